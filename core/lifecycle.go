@@ -1,0 +1,176 @@
+package taskbridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// TaskLifecycle is the one way in which executors and workers record what
+// happens to a task: each call moves the row and appends the event. It is
+// local over the stores ([LocalLifecycle]) or remote over a server; the work
+// cannot tell.
+//
+// All methods are safe for concurrent use and safe to repeat. An error that
+// matches no sentinel means that the outcome is unknown.
+type TaskLifecycle interface {
+	// Start begins, or joins, the attempt that the claim stands for: the same
+	// claim gives the same attempt back, a new one becomes the next attempt and
+	// fences all before it. The first start appends TASK_STARTED, a later
+	// attempt a TASK_MESSAGE of level warning.
+	//
+	// [ErrNotRunnable]: the task has ended, was cancelled (a new claim on a task
+	// with a cancellation intent ends it CANCELLED), is barred, or belongs to
+	// another instance; the work must not be run. [ErrTaskNotFound].
+	Start(ctx context.Context, taskID string, claim Claim) (Run, error)
+
+	// Notice appends a TASK_MESSAGE without a claim: what an adapter sees before
+	// or beside a run. [ErrTaskFinished], [ErrStreamFull], [ErrTaskNotFound],
+	// [ErrInvalidArgument].
+	Notice(ctx context.Context, taskID string, message Message) error
+
+	// Settle ends a task whose end was seen from outside and fences every
+	// attempt. A task that has ended already is left as it is: [ErrTaskFinished].
+	// A completion of a task that never started here appends TASK_STARTED first.
+	Settle(ctx context.Context, taskID string, outcome Outcome) error
+}
+
+// Run is the reporting side of one attempt. Its methods are safe for concurrent
+// use; reports are recorded in the order of the calls. After the attempt is
+// fenced they return [ErrStaleAttempt] or [ErrStaleProducer], after the task has
+// ended [ErrTaskFinished], after Close [ErrClosed]. Progress, Message and
+// Suspend return [*ArgumentError] and [*SizeError] for what may not be
+// recorded, and [ErrStreamFull] when the stream is.
+//
+// Complete, Fail and Cancelled repeat themselves on passing faults of the store
+// until their context ends, because the work's outcome exists nowhere else;
+// they succeed when the same end is recorded already, and close the run.
+type Run interface {
+	// Task is the row as it was when the run was started, with its input.
+	Task() Task
+	// Attempt is the attempt's number, from 1.
+	Attempt() int64
+
+	Progress(ctx context.Context, progress Progress) error
+	Message(ctx context.Context, message Message) error
+	// Token reports a piece of text. Consecutive pieces are joined into one
+	// TASK_MESSAGE: it is recorded when another report follows, when it reaches
+	// the payload's limit, or after a short delay, whichever is first. An error
+	// of a delayed recording is returned by the next call.
+	Token(ctx context.Context, text string) error
+	// Suspend records that the work waits for somebody. Repeating it with the
+	// same content is safe; another content under the same SuspendID is an
+	// [*ArgumentError].
+	Suspend(ctx context.Context, suspension Suspension) error
+
+	// Complete ends the task COMPLETED. A result over the limit is recorded as
+	// null with resultOmitted beside it.
+	Complete(ctx context.Context, completion Completion) error
+	// Fail ends the task FAILED. A message over the limit is cut.
+	Fail(ctx context.Context, failure Failure) error
+	// Cancelled ends the task CANCELLED, with the intent's reason; message may
+	// say more or be empty.
+	Cancelled(ctx context.Context, message string) error
+
+	// CancelRequested is closed once a cancellation is asked for.
+	CancelRequested() <-chan struct{}
+	// CancelReason is the client's reason, "" before CancelRequested is closed.
+	CancelReason() string
+	// Done is closed once the run can report nothing more: it was fenced, the
+	// task ended, or the run was closed.
+	Done() <-chan struct{}
+	// Err says why Done is closed; nil before.
+	Err() error
+
+	// Close records pending tokens and releases the run without ending the
+	// task. It may be called more than once and after the end.
+	Close() error
+}
+
+// Claim is the identity of one execution of a task.
+type Claim struct {
+	// ID is opaque, 1 to 255 bytes, and different for each execution: random
+	// for a handler's call, a pod's UID, a workflow's first run id.
+	ID string
+	// Producer names the source of the reports among those that share the
+	// claim; empty means "worker". A later start of the same claim and producer
+	// fences the earlier one.
+	Producer string
+	// Instance is the id of the server instance in whose process the work runs,
+	// empty for any other; it must be the row's.
+	Instance string
+}
+
+// Progress is the payload of TASK_PROGRESS.
+type Progress struct {
+	// Percent is 0 to 100.
+	Percent float64
+	// Stage and Message are optional.
+	Stage, Message string
+}
+
+// MessageLevel is the level of a TASK_MESSAGE.
+type MessageLevel string
+
+// The levels; none means info.
+const (
+	LevelInfo    MessageLevel = "info"
+	LevelWarning MessageLevel = "warning"
+	LevelDebug   MessageLevel = "debug"
+)
+
+// Message is the payload of TASK_MESSAGE.
+type Message struct {
+	Text  string
+	Level MessageLevel
+}
+
+// Completion is the payload of TASK_COMPLETED.
+type Completion struct {
+	// Result is any JSON; nil means null.
+	Result json.RawMessage
+	// Message is optional.
+	Message string
+}
+
+// Outcome is an end seen from outside.
+type Outcome struct {
+	// Status is terminal and selects which of the others counts.
+	Status     TaskStatus
+	Completion Completion
+	Failure    Failure
+	// Message goes with CANCELLED; optional.
+	Message string
+}
+
+// CancelledError is the cause of a work context that ended because a client
+// asked for cancellation.
+type CancelledError struct {
+	// Reason is the client's.
+	Reason string
+}
+
+func (e *CancelledError) Error() string { return fmt.Sprintf("cancelled: %s", e.Reason) }
+
+// WorkContext returns a context for the work of a run: it ends when a
+// cancellation is asked for (cause [*CancelledError]) or when the run can report
+// nothing more (cause [Run.Err]). The caller calls stop when the work is over.
+func WorkContext(ctx context.Context, run Run) (work context.Context, stop context.CancelFunc) {
+	work, cancel := context.WithCancelCause(ctx)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		select {
+		case <-run.CancelRequested():
+			cancel(&CancelledError{Reason: run.CancelReason()})
+		case <-run.Done():
+			cancel(errors.Join(run.Err()))
+		case <-work.Done():
+		}
+	}()
+	return work, func() {
+		cancel(context.Canceled)
+		<-finished
+	}
+}
