@@ -1,7 +1,3 @@
 module github.com/taskbridge/taskbridge/adapters/asynq
 
 go 1.26.0
-
-require github.com/taskbridge/taskbridge/core v0.0.0
-
-replace github.com/taskbridge/taskbridge/core => ../../core
