@@ -4,4 +4,6 @@ go 1.26.0
 
 require github.com/taskbridge/taskbridge/core v0.0.0
 
+require go.uber.org/goleak v1.3.0
+
 replace github.com/taskbridge/taskbridge/core => ../core

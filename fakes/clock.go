@@ -1,0 +1,166 @@
+package fakes
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// ManualClock is a [taskbridge.Clock] that stands still until it is moved. Safe
+// for concurrent use.
+//
+// Code that was woken by a timer and then asks for the time sees where the
+// clock has been moved to, which may be past the timer. A test that wants each
+// wake-up at its own time moves no further than the next timer:
+//
+//	for range ticks {
+//		clock.BlockUntil(ctx, 1)
+//		clock.AdvanceToNext()
+//	}
+type ManualClock struct {
+	mu      sync.Mutex
+	now     time.Time
+	created uint64
+	timers  []*manualTimer // pending, in the order in which they fire
+	waiters []clockWaiter
+}
+
+type clockWaiter struct {
+	n     int
+	ready chan struct{}
+}
+
+// NewManualClock makes a clock that shows start.
+func NewManualClock(start time.Time) *ManualClock { return &ManualClock{now: start} }
+
+// Now returns where the clock has been moved to.
+func (c *ManualClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// NewTimer returns a timer that fires once the clock has been moved by d. One
+// that is due already fires at once and is never pending.
+func (c *ManualClock) NewTimer(d time.Duration) taskbridge.Timer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.created++
+	t := &manualTimer{clock: c, due: c.now.Add(d), number: c.created, fired: make(chan time.Time, 1)}
+	if d <= 0 {
+		t.fired <- c.now
+		return t
+	}
+	place, _ := slices.BinarySearchFunc(c.timers, t, (*manualTimer).compare)
+	c.timers = slices.Insert(c.timers, place, t)
+	c.waiters = slices.DeleteFunc(c.waiters, func(w clockWaiter) bool {
+		if len(c.timers) < w.n {
+			return false
+		}
+		close(w.ready)
+		return true
+	})
+	return t
+}
+
+// Advance moves the clock by d and fires the timers that fall due on the way,
+// the earliest first and those of one time in the order of their making. Each
+// gets its own due time. Timers made by the code that wakes count from the
+// clock's new time. It panics if d is negative.
+func (c *ManualClock) Advance(d time.Duration) {
+	if d < 0 {
+		panic("fakes: a clock does not go back")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.moveTo(c.now.Add(d))
+}
+
+// AdvanceToNext moves the clock to the earliest pending timer and fires all
+// that fall due then. It reports false, and does nothing, when none is pending.
+func (c *ManualClock) AdvanceToNext() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.timers) == 0 {
+		return false
+	}
+	c.moveTo(c.timers[0].due)
+	return true
+}
+
+func (c *ManualClock) moveTo(target time.Time) {
+	due := 0
+	for due < len(c.timers) && !c.timers[due].due.After(target) {
+		t := c.timers[due]
+		c.now = t.due
+		t.fired <- t.due
+		due++
+	}
+	c.timers = slices.Delete(c.timers, 0, due)
+	c.now = target
+}
+
+// BlockUntil waits until at least n timers are pending: until the code under
+// test has come to wait. The error is ctx's.
+func (c *ManualClock) BlockUntil(ctx context.Context, n int) error {
+	c.mu.Lock()
+	if len(c.timers) >= n {
+		c.mu.Unlock()
+		return nil
+	}
+	w := clockWaiter{n, make(chan struct{})}
+	c.waiters = append(c.waiters, w)
+	c.mu.Unlock()
+	select {
+	case <-w.ready:
+		return nil
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiters = slices.DeleteFunc(c.waiters, func(other clockWaiter) bool { return other.ready == w.ready })
+	return ctx.Err()
+}
+
+// Pending returns how many timers have neither fired nor been stopped.
+func (c *ManualClock) Pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.timers)
+}
+
+type manualTimer struct {
+	clock  *ManualClock
+	due    time.Time
+	number uint64
+	fired  chan time.Time
+}
+
+func (t *manualTimer) compare(other *manualTimer) int {
+	if order := t.due.Compare(other.due); order != 0 {
+		return order
+	}
+	switch {
+	case t.number < other.number:
+		return -1
+	case t.number > other.number:
+		return 1
+	}
+	return 0
+}
+
+func (t *manualTimer) C() <-chan time.Time { return t.fired }
+
+func (t *manualTimer) Stop() bool {
+	c := t.clock
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	place, pending := slices.BinarySearchFunc(c.timers, t, (*manualTimer).compare)
+	if pending {
+		c.timers = slices.Delete(c.timers, place, place+1)
+	}
+	return pending
+}

@@ -1,0 +1,143 @@
+package fakes_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/taskbridge/taskbridge/fakes"
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func TestTimersFireInTheOrderOfTheirTimesEachWithItsOwn(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	late := clock.NewTimer(3 * time.Second)
+	early := clock.NewTimer(time.Second)
+	never := clock.NewTimer(time.Minute)
+	clock.Advance(3 * time.Second)
+	for _, want := range []struct {
+		c  <-chan time.Time
+		at time.Time
+	}{{early.C(), epoch.Add(time.Second)}, {late.C(), epoch.Add(3 * time.Second)}} {
+		select {
+		case at := <-want.c:
+			if !at.Equal(want.at) {
+				t.Errorf("fired with %s, want %s", at, want.at)
+			}
+		default:
+			t.Errorf("the timer of %s has not fired", want.at)
+		}
+	}
+	select {
+	case <-never.C():
+		t.Error("a timer fired before its time")
+	default:
+	}
+	if got := clock.Pending(); got != 1 {
+		t.Errorf("%d timers are pending, want 1", got)
+	}
+	if !clock.Now().Equal(epoch.Add(3 * time.Second)) {
+		t.Errorf("the clock shows %s", clock.Now())
+	}
+}
+
+func TestATimerThatIsDueAlreadyFiresAtOnceAndIsNeverPending(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	for _, d := range []time.Duration{0, -time.Second} {
+		timer := clock.NewTimer(d)
+		select {
+		case <-timer.C():
+		default:
+			t.Errorf("a timer of %s has not fired", d)
+		}
+		if timer.Stop() {
+			t.Errorf("Stop says that it kept a timer of %s from firing", d)
+		}
+	}
+	if clock.Pending() != 0 {
+		t.Error("a fired timer is pending")
+	}
+}
+
+func TestAStoppedTimerDoesNotFire(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	var timers []interface {
+		C() <-chan time.Time
+		Stop() bool
+	}
+	for range 4 { // all of one time: Stop must find its own
+		timers = append(timers, clock.NewTimer(time.Second))
+	}
+	if !timers[2].Stop() || timers[2].Stop() {
+		t.Error("Stop must report true once, then false")
+	}
+	clock.Advance(time.Second)
+	for i, timer := range timers {
+		fired := false
+		select {
+		case <-timer.C():
+			fired = true
+		default:
+		}
+		if fired != (i != 2) {
+			t.Errorf("timer %d: fired is %v", i, fired)
+		}
+	}
+}
+
+func TestAdvanceToNextMovesToTheEarliestTimerAndNoFurther(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	if clock.AdvanceToNext() {
+		t.Error("moved without a timer")
+	}
+	clock.NewTimer(2 * time.Second)
+	clock.NewTimer(time.Second)
+	if !clock.AdvanceToNext() || !clock.Now().Equal(epoch.Add(time.Second)) || clock.Pending() != 1 {
+		t.Errorf("the clock shows %s with %d pending", clock.Now(), clock.Pending())
+	}
+}
+
+func TestBlockUntilWaitsForTheCodeUnderTest(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	var at []time.Duration
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 5 {
+			<-clock.NewTimer(time.Second).C()
+			at = append(at, clock.Now().Sub(epoch))
+		}
+	})
+	for range 5 {
+		if err := clock.BlockUntil(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		clock.AdvanceToNext()
+	}
+	wg.Wait()
+	if want := []time.Duration{1e9, 2e9, 3e9, 4e9, 5e9}; !slices.Equal(at, want) {
+		t.Errorf("woke at %v, want %v", at, want)
+	}
+}
+
+func TestBlockUntilGivesUpWithItsContext(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := clock.BlockUntil(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	clock.NewTimer(time.Second) // nobody waits any more
+}
+
+func TestAClockDoesNotGoBack(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("a negative step was taken")
+		}
+	}()
+	fakes.NewManualClock(epoch).Advance(-1)
+}
