@@ -58,6 +58,9 @@ type SubmissionOptions struct {
 	UnknownLimit time.Duration
 	// RetryMin and RetryMax bound the back-off between tries; defaults 1 s and 1 min.
 	RetryMin, RetryMax time.Duration
+	// CancelTimeout bounds one call of RequestCancellation that a client waits
+	// for; default 2 s.
+	CancelTimeout time.Duration
 	// Silence is how long nothing may be heard of a submitted task before its
 	// executor is asked about it; default 1 min.
 	Silence time.Duration
@@ -75,6 +78,7 @@ func (o SubmissionOptions) withDefaults() (SubmissionOptions, error) {
 		{"UnknownLimit", &o.UnknownLimit, 15 * time.Minute},
 		{"RetryMin", &o.RetryMin, time.Second},
 		{"RetryMax", &o.RetryMax, time.Minute},
+		{"CancelTimeout", &o.CancelTimeout, 2 * time.Second},
 		{"Silence", &o.Silence, time.Minute},
 	} {
 		if *d.value < 0 {

@@ -3,6 +3,8 @@ package taskbridge
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"time"
 )
 
 // TaskCreationService creates tasks, once each. Safe for concurrent use.
@@ -38,5 +40,145 @@ type CreateTaskResult struct {
 // is FAILED then. An executor whose answer is not known is no error: the task
 // stays ACCEPTED and the [Reconciler] goes on with it.
 func (s *TaskCreationService) CreateTask(ctx context.Context, principal Principal, request CreateTaskRequest) (CreateTaskResult, error) {
-	panic("not yet")
+	if !s.ownership.MayCreate(principal) {
+		return CreateTaskResult{}, ErrForbidden
+	}
+	task, executor, err := s.newTask(principal, request)
+	if err != nil {
+		return CreateTaskResult{}, err
+	}
+	row, created, err := s.journal.tasks.CreateTask(ctx, task)
+	switch {
+	case err != nil:
+		return CreateTaskResult{}, err
+	case !created && row.Fingerprint != task.Fingerprint:
+		return CreateTaskResult{}, ErrIdempotencyConflict
+	case !created:
+		return CreateTaskResult{Task: row, Deduplicated: true}, nil
+	}
+	row, err = s.submit(context.WithoutCancel(ctx), row, executor)
+	return CreateTaskResult{Task: row}, err
+}
+
+// newTask makes the row of a request. Its submission is claimed from the start:
+// whoever inserts the row submits it, in one write instead of two.
+func (s *TaskCreationService) newTask(principal Principal, request CreateTaskRequest) (Task, TaskExecutor, error) {
+	if err := validateName("clientRequestId", request.ClientRequestID, maxNameBytes); err != nil {
+		return Task{}, nil, err
+	}
+	if err := validateName("taskType", request.TaskType, maxNameBytes); err != nil {
+		return Task{}, nil, err
+	}
+	input, err := compactObject("input", request.Input)
+	if err != nil {
+		return Task{}, nil, err
+	}
+	metadata, err := compactObject("metadata", request.Metadata)
+	if err != nil {
+		return Task{}, nil, err
+	}
+	if err := checkSize("input", input, s.limits.Input); err != nil {
+		return Task{}, nil, err
+	}
+	if err := checkSize("metadata", metadata, s.limits.Metadata); err != nil {
+		return Task{}, nil, err
+	}
+	executor, err := s.executors.Executor(request.TaskType)
+	if err != nil {
+		return Task{}, nil, err
+	}
+	fingerprint, err := Fingerprint(request.TaskType, input, request.AttachmentDigests)
+	if err != nil {
+		return Task{}, nil, err
+	}
+	now := s.journal.now()
+	task := Task{
+		ID:              NewTaskID(principal.Subject, request.ClientRequestID),
+		Owner:           principal.Subject,
+		ClientRequestID: request.ClientRequestID,
+		Fingerprint:     fingerprint,
+		Type:            request.TaskType,
+		Input:           input,
+		Metadata:        metadata,
+		CreatedAt:       now,
+		UpdatedAt:       now,
+		Status:          StatusAccepted,
+	}
+	task.Submission.Deadline = now.Add(s.submission.Deadline)
+	return s.claimed(task, executor, now), executor, nil
+}
+
+// claimed returns the row as it is to be while this process submits it.
+func (b *base) claimed(row Task, executor TaskExecutor, now time.Time) Task {
+	row.Instance = ""
+	if bound, ok := executor.(InstanceBound); ok {
+		row.Instance = bound.InstanceID()
+	}
+	row.Submission.State = SubmissionClaimed
+	row.Submission.LeaseUntil = now.Add(b.submission.Lease)
+	row.Submission.Tries++
+	row.Due.Submission = row.Submission.LeaseUntil
+	return row
+}
+
+// submit hands a claimed row to its executor and records what came of it. Only
+// a rejection is an error: whatever else goes wrong, the task is accepted and
+// the reconciler owes it the rest.
+func (b *base) submit(ctx context.Context, row Task, executor TaskExecutor) (Task, error) {
+	submitCtx, cancel := context.WithTimeout(ctx, b.submission.Timeout)
+	submitErr := executor.SubmitTask(submitCtx, row)
+	cancel()
+
+	var rejection *RejectionError
+	if errors.As(submitErr, &rejection) {
+		ended, err := b.reject(ctx, row, rejection)
+		if err != nil {
+			b.logger.Error("rejection not recorded, the reconciler will submit again", "taskId", row.ID, "error", err)
+		}
+		return ended, &RejectionError{TaskID: row.ID, Failure: rejection.Failure}
+	}
+	if submitErr != nil {
+		b.logger.Warn("outcome of submission unknown", "taskId", row.ID, "tries", row.Submission.Tries, "error", submitErr)
+	}
+	updated, err := b.journal.change(ctx, row, func(row Task) (Task, bool) {
+		if row.Status.Terminal() || row.Submission.State == SubmissionRecorded {
+			return row, false // it started, or even ended, in the meantime
+		}
+		now := b.journal.now()
+		if submitErr == nil {
+			return submitted(row, now.Add(b.submission.Silence)), true
+		}
+		// Still claimed, as the runtime may have it, but nobody is at it.
+		row.Submission.LeaseUntil = now
+		row.Due.Submission = now.Add(b.backOff(row.Submission.Tries))
+		return row, true
+	})
+	if err != nil {
+		b.logger.Error("submission not recorded, the reconciler will find out", "taskId", row.ID, "error", err)
+		return row, nil
+	}
+	// A cancellation that came while the submission was under way was not passed
+	// on then: "not found" would have proved nothing.
+	if !updated.Status.Terminal() && !updated.Cancellation.RequestedAt.IsZero() {
+		b.askToCancel(ctx, updated)
+	}
+	return updated, nil
+}
+
+func (b *base) reject(ctx context.Context, row Task, rejection *RejectionError) (Task, error) {
+	payload := rejection.Failure.payload(b.limits.TerminalPayload)
+	row, err := b.journal.end(ctx, row, StatusFailed, func(Task) []byte { return payload })
+	if errors.Is(err, ErrTaskFinished) {
+		err = nil
+	}
+	return row, err
+}
+
+// backOff returns how long to wait after the given number of tries.
+func (b *base) backOff(tries int) time.Duration {
+	d := b.submission.RetryMin
+	for ; tries > 1 && d < b.submission.RetryMax; tries-- {
+		d *= 2
+	}
+	return min(d, b.submission.RetryMax)
 }

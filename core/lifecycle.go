@@ -3,7 +3,6 @@ package taskbridge
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
@@ -165,7 +164,7 @@ func WorkContext(ctx context.Context, run Run) (work context.Context, stop conte
 		case <-run.CancelRequested():
 			cancel(&CancelledError{Reason: run.CancelReason()})
 		case <-run.Done():
-			cancel(errors.Join(run.Err()))
+			cancel(run.Err())
 		case <-work.Done():
 		}
 	}()

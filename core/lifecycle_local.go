@@ -1,7 +1,12 @@
 package taskbridge
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -11,12 +16,249 @@ type LifecycleOptions struct {
 	Limits Limits
 	// TokenDelay is how long a token may wait for others; default 50 ms.
 	TokenDelay time.Duration
-	Clock      Clock
-	Logger     *slog.Logger
+	// Backstop is how often a run reads its row without a wake-up, to learn of
+	// a cancellation; default 15 s.
+	Backstop time.Duration
+	Clock    Clock
+	Logger   *slog.Logger // nil: discarded
 }
 
 // LocalLifecycle records over the stores of this process.
-type LocalLifecycle struct{}
+type LocalLifecycle struct {
+	journal    *journal
+	limits     Limits
+	tokenDelay time.Duration
+	backstop   time.Duration
+	clock      Clock
+	logger     *slog.Logger
+}
+
+var _ TaskLifecycle = (*LocalLifecycle)(nil)
 
 // NewLocalLifecycle makes a lifecycle over the stores.
-func NewLocalLifecycle(opts LifecycleOptions) (*LocalLifecycle, error) { panic("not yet") }
+func NewLocalLifecycle(opts LifecycleOptions) (*LocalLifecycle, error) {
+	if opts.Stores.Tasks == nil || opts.Stores.Events == nil {
+		return nil, errors.New("taskbridge: LifecycleOptions.Stores needs a TaskRegistry and an EventStore")
+	}
+	l := &LocalLifecycle{
+		limits:     opts.Limits.withDefaults(),
+		tokenDelay: cmp.Or(opts.TokenDelay, 50*time.Millisecond),
+		backstop:   cmp.Or(opts.Backstop, 15*time.Second),
+		clock:      clockOrSystem(opts.Clock),
+		logger:     opts.Logger,
+	}
+	if l.logger == nil {
+		l.logger = slog.New(slog.DiscardHandler)
+	}
+	l.journal = newJournal(opts.Stores, l.clock)
+	return l, nil
+}
+
+// defaultSilence is when a task that began before its submission was recorded
+// is inspected first; the [Reconciler] sets later times.
+const defaultSilence = time.Minute
+
+const defaultProducer = "worker"
+
+// Start begins or joins an attempt; see [TaskLifecycle].
+func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) (Run, error) {
+	if err := validateName("claim", claim.ID, maxNameBytes); err != nil {
+		return nil, err
+	}
+	claim.Producer = cmp.Or(claim.Producer, defaultProducer)
+	if err := validateName("producer", claim.Producer, maxNameBytes); err != nil {
+		return nil, err
+	}
+	if claim.Producer == ControlProducer {
+		return nil, argumentErrorf("producer", "must not be %q", ControlProducer)
+	}
+	run := newRun(l, claim.Producer)
+	// The watch comes before the row is read: no change of it is missed.
+	stop, err := l.journal.tasks.WatchTask(ctx, taskID, run.wake)
+	if err != nil {
+		return nil, err
+	}
+	row, err := l.claim(ctx, taskID, claim)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	run.begin(row, stop)
+	return run, nil
+}
+
+// claim moves the row to the attempt that the claim stands for.
+func (l *LocalLifecycle) claim(ctx context.Context, taskID string, claim Claim) (Task, error) {
+	row, err := l.journal.load(ctx, taskID)
+	if err != nil {
+		return row, err
+	}
+	var refusal string
+	row, err = l.journal.change(ctx, row, func(row Task) (Task, bool) {
+		if refusal = l.refuse(row, claim); refusal != "" {
+			return row, false
+		}
+		now := l.journal.now()
+		joins := row.Attempt > 0 && row.Claim == claim.ID
+		if !joins && !row.Cancellation.RequestedAt.IsZero() {
+			refusal = "a cancellation was requested"
+			payload := cancelled(row.Cancellation.Reason, "", l.limits.TerminalPayload)
+			return finished(row, StatusCancelled, payload, now), true
+		}
+		row.Starts++
+		if joins {
+			return row, true
+		}
+		row.Attempt++
+		row.Claim = claim.ID
+		row.AttemptStartedAt = now
+		row = submitted(row, now.Add(defaultSilence))
+		if row.Status == StatusAccepted {
+			return started(row, now), true
+		}
+		row.Controls++
+		row.AttemptControl = row.Controls
+		return row, true
+	})
+	if err == nil && refusal != "" {
+		err = fmt.Errorf("%w: %s", ErrNotRunnable, refusal)
+	}
+	return row, err
+}
+
+// refuse says why the claim may not run the task, "" if it may.
+func (l *LocalLifecycle) refuse(row Task, claim Claim) string {
+	switch {
+	case row.Status.Terminal():
+		return "it has ended " + string(row.Status)
+	case row.Submission.Barred:
+		return "its submission was not recorded in time"
+	case row.Instance != claim.Instance:
+		return "it belongs to another instance"
+	}
+	return ""
+}
+
+// Notice appends a message without a claim; see [TaskLifecycle].
+func (l *LocalLifecycle) Notice(ctx context.Context, taskID string, message Message) error {
+	payload, err := message.payload()
+	if err == nil {
+		err = checkSize("payload", payload, l.limits.EventPayload)
+	}
+	if err != nil {
+		return err
+	}
+	row, err := l.journal.load(ctx, taskID)
+	if err != nil {
+		return err
+	}
+	if row.Status.Terminal() {
+		return ErrTaskFinished
+	}
+	now := l.journal.now()
+	_, err = l.journal.events.AppendEvent(ctx, EventAppend{
+		TaskID: taskID, Type: EventMessage, CreatedAt: now, Payload: payload,
+		Tag:         EventTag(EventMessage, now, 0, payload),
+		Producer:    Producer{"notice", 1},
+		MaxSequence: l.limits.StreamEvents,
+	})
+	return err
+}
+
+// Settle ends a task from outside; see [TaskLifecycle].
+func (l *LocalLifecycle) Settle(ctx context.Context, taskID string, outcome Outcome) error {
+	return settle(ctx, l.journal, l.limits, taskID, outcome)
+}
+
+func settle(ctx context.Context, j *journal, limits Limits, taskID string, outcome Outcome) error {
+	payload, err := outcome.payload(limits.TerminalPayload)
+	if err != nil {
+		return err
+	}
+	row, err := j.load(ctx, taskID)
+	if err != nil {
+		return err
+	}
+	if outcome.Status == StatusCompleted {
+		row, err = j.change(ctx, row, func(row Task) (Task, bool) {
+			if row.Status != StatusAccepted {
+				return row, false
+			}
+			now := j.now()
+			return started(submitted(row, now), now), true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	_, err = j.end(ctx, row, outcome.Status, payload)
+	return err
+}
+
+// payload returns what makes the terminal payload from the row at its end.
+func (o Outcome) payload(limit int) (func(Task) []byte, error) {
+	switch o.Status {
+	case StatusCompleted:
+		payload, err := o.Completion.payload(limit)
+		return func(Task) []byte { return payload }, err
+	case StatusFailed:
+		payload := o.Failure.payload(limit)
+		return func(Task) []byte { return payload }, nil
+	case StatusCancelled:
+		return func(row Task) []byte {
+			return cancelled(row.Cancellation.Reason, o.Message, limit)
+		}, nil
+	}
+	return nil, argumentErrorf("status", "must be terminal")
+}
+
+// suspend moves the row to a suspension, reported by the given attempt.
+func (l *LocalLifecycle) suspend(ctx context.Context, row Task, attempt int64, suspension Suspension) (Task, error) {
+	payload, err := suspension.payload(l.limits.EventPayload)
+	if err != nil {
+		return row, err
+	}
+	var refusal error
+	row, err = l.journal.change(ctx, row, func(row Task) (Task, bool) {
+		refusal = attemptOver(row, attempt)
+		if refusal != nil {
+			return row, false
+		}
+		if slices.Contains(row.SuspendIDs, suspension.SuspendID) {
+			if row.Suspension == nil || row.Suspension.SuspendID != suspension.SuspendID {
+				refusal = argumentErrorf("suspendId", "was used earlier in the task")
+			} else if same, err := row.Suspension.payload(l.limits.EventPayload); err != nil || string(same) != string(payload) {
+				refusal = argumentErrorf("suspendId", "was used with another content")
+			}
+			return row, false
+		}
+		if len(row.SuspendIDs) >= l.limits.Suspensions {
+			refusal = fmt.Errorf("%w: the task has suspended %d times", ErrStreamFull, len(row.SuspendIDs))
+			return row, false
+		}
+		s := suspension
+		row.Suspension = &s
+		row.SuspendIDs = append(slices.Clip(row.SuspendIDs), suspension.SuspendID)
+		row.Controls++
+		row.SuspendControl = row.Controls
+		return row, true
+	})
+	if err == nil {
+		err = refusal
+	}
+	if err == nil && !row.Due.Stream.IsZero() {
+		row, err = l.journal.repair(ctx, row)
+	}
+	return row, err
+}
+
+// attemptOver says why an attempt can report nothing more, nil if it can.
+func attemptOver(row Task, attempt int64) error {
+	switch {
+	case row.Attempt != attempt:
+		return ErrStaleAttempt
+	case row.Status.Terminal():
+		return ErrTaskFinished
+	}
+	return nil
+}

@@ -1,7 +1,12 @@
 package taskbridge
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
 	"time"
 )
 
@@ -19,22 +24,275 @@ type ReconciliationOptions struct {
 	LeaseTTL time.Duration
 }
 
-// Reconciler finishes what crashes and silent runtimes leave undone. Several
-// may run over one store; a lease keeps all but one idle, and without it they
-// do no harm.
-type Reconciler struct{ *base }
-
-func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions) (*Reconciler, error) {
-	panic("not yet")
+// Reconciler finishes what crashes and silent runtimes leave undone: it submits
+// what is owed, repeats cancellations, completes streams, asks about tasks that
+// have been silent, and settles what its runtime lost. Several may run over one
+// store; a lease keeps all but one idle, and without it they do no harm.
+type Reconciler struct {
+	*base
+	leaser Leaser
+	opts   ReconciliationOptions
 }
 
-// Run reconciles until ctx ends, beginning with a walk over every task that has
-// not ended.
-func (r *Reconciler) Run(ctx context.Context) error { panic("not yet") }
+// reconcilerLease is the name of the lease that the acting reconciler holds.
+const reconcilerLease = "reconciler"
 
-// RunOnce does one round now, without the lease, and returns once all that was
-// due has been looked at.
-func (r *Reconciler) RunOnce(ctx context.Context) error { panic("not yet") }
+func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions) (*Reconciler, error) {
+	if opts.Interval < 0 || opts.Batch < 0 || opts.Concurrency < 0 || opts.LeaseTTL < 0 {
+		return nil, argumentErrorf("ReconciliationOptions", "must not be negative")
+	}
+	opts.Interval = cmp.Or(opts.Interval, time.Second)
+	opts.Batch = cmp.Or(opts.Batch, 200)
+	opts.Concurrency = cmp.Or(opts.Concurrency, 8)
+	opts.LeaseTTL = cmp.Or(opts.LeaseTTL, 15*time.Second)
+	opts.Holder = cmp.Or(opts.Holder, rand.Text())
+	return &Reconciler{b, leaser, opts}, nil
+}
 
-// Recover looks at every task that has not ended, as after a restart.
-func (r *Reconciler) Recover(ctx context.Context) error { panic("not yet") }
+// Run reconciles until ctx ends, beginning with [Reconciler.Recover] each time
+// it takes the lease over. Faults are logged and the next round tries again.
+func (r *Reconciler) Run(ctx context.Context) {
+	recovered := false
+	for {
+		held, err := r.acting(ctx)
+		switch {
+		case err != nil:
+		case !held:
+			recovered = false
+		case !recovered:
+			if err = r.Recover(ctx); err == nil {
+				recovered = true
+			}
+		default:
+			err = r.RunOnce(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.logger.Error("reconciliation failed, trying again", "error", err)
+		}
+		timer := r.clock.NewTimer(r.opts.Interval)
+		select {
+		case <-timer.C():
+		case <-ctx.Done():
+			timer.Stop()
+			r.resign(context.WithoutCancel(ctx))
+			return
+		}
+	}
+}
+
+// acting reports whether this reconciler is the one that acts.
+func (r *Reconciler) acting(ctx context.Context) (bool, error) {
+	if r.leaser == nil {
+		return true, nil
+	}
+	return r.leaser.AcquireLease(ctx, reconcilerLease, r.opts.Holder, r.opts.LeaseTTL)
+}
+
+// resign lets another reconciler take over without waiting for the lease to end.
+func (r *Reconciler) resign(ctx context.Context) {
+	if r.leaser == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.LeaseTTL)
+	defer cancel()
+	if err := r.leaser.ReleaseLease(ctx, reconcilerLease, r.opts.Holder); err != nil && !errors.Is(err, ErrClosed) {
+		r.logger.Warn("reconciler's lease not given back", "error", err)
+	}
+}
+
+// RunOnce does one round now, whoever holds the lease, and returns once all
+// that it found due has been looked at. Tasks that could not be handled are in
+// the error and stay due.
+func (r *Reconciler) RunOnce(ctx context.Context) error {
+	now := r.journal.now()
+	seen := make(map[string]bool)
+	var due []string
+	for _, kind := range DueKinds() {
+		ids, err := r.journal.tasks.DueTasks(ctx, kind, now, r.opts.Batch)
+		if err != nil {
+			return fmt.Errorf("find due tasks: %w", err)
+		}
+		for _, id := range ids {
+			if !seen[id] {
+				seen[id] = true
+				due = append(due, id)
+			}
+		}
+	}
+	return r.handle(ctx, due)
+}
+
+// Recover looks at every task that has not ended and runs in some instance's
+// process: what a dead one left is settled or submitted again at once, not only
+// when it has been silent for long. It is called after a restart.
+func (r *Reconciler) Recover(ctx context.Context) error {
+	query := TaskQuery{AnyOwner: true, Statuses: []TaskStatus{StatusAccepted, StatusRunning}, Limit: r.opts.Batch}
+	for {
+		rows, err := r.journal.tasks.ListTasks(ctx, query)
+		if err != nil {
+			return fmt.Errorf("list open tasks: %w", err)
+		}
+		var orphans []string
+		for _, row := range rows {
+			orphan, err := r.orphaned(ctx, row)
+			if err != nil {
+				return err
+			}
+			if orphan {
+				orphans = append(orphans, row.ID)
+			}
+		}
+		if err := r.handle(ctx, orphans); err != nil {
+			return err
+		}
+		if len(rows) < query.Limit {
+			return nil
+		}
+		last := rows[len(rows)-1]
+		query.After = ListCursor{last.CreatedAt, last.ID}
+	}
+}
+
+// handle looks at tasks, several at a time.
+func (r *Reconciler) handle(ctx context.Context, ids []string) error {
+	var (
+		work   sync.WaitGroup
+		slots  = make(chan struct{}, r.opts.Concurrency)
+		mu     sync.Mutex
+		failed []error
+	)
+	for _, id := range ids {
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			if ctx.Err() != nil {
+				return
+			}
+			if err := r.look(ctx, id); err != nil {
+				mu.Lock()
+				failed = append(failed, fmt.Errorf("task %s: %w", id, err))
+				mu.Unlock()
+			}
+		})
+	}
+	work.Wait()
+	return errors.Join(append(failed, ctx.Err())...)
+}
+
+// orphaned reports whether the task belongs to an instance that is dead.
+func (r *Reconciler) orphaned(ctx context.Context, row Task) (bool, error) {
+	if row.Instance == "" || row.Instance == r.localInstance(row) {
+		return false, nil
+	}
+	if r.leaser == nil {
+		return true, nil // there is no other server
+	}
+	holder, err := r.leaser.LeaseHolder(ctx, instanceLease(row.Instance))
+	if err != nil {
+		return false, fmt.Errorf("look up the lease of instance %s: %w", row.Instance, err)
+	}
+	return holder == "", nil
+}
+
+// localInstance returns the id of this process if tasks of that type run in it.
+func (r *Reconciler) localInstance(row Task) string {
+	executor, err := r.executors.Executor(row.Type)
+	if err != nil {
+		return ""
+	}
+	if bound, ok := executor.(InstanceBound); ok {
+		return bound.InstanceID()
+	}
+	return ""
+}
+
+// look decides, from the row alone, what the task is owed, and does it. What
+// made it due does not matter.
+func (r *Reconciler) look(ctx context.Context, taskID string) error {
+	row, err := r.journal.load(ctx, taskID) // completes its stream
+	if errors.Is(err, ErrTaskNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if row.Status.Terminal() {
+		return nil
+	}
+	orphan, err := r.orphaned(ctx, row)
+	if err != nil {
+		return err
+	}
+	canceling := !row.Cancellation.RequestedAt.IsZero()
+	switch {
+	case orphan && canceling:
+		return r.settle(ctx, row, Outcome{Status: StatusCancelled})
+	case orphan && row.Status == StatusRunning:
+		return r.settle(ctx, row, lost("the server that ran the task is gone"))
+	case orphan:
+		return r.submitAgain(ctx, row) // it never started, and now only may here
+	case row.Instance != "" && row.Instance != r.localInstance(row):
+		return r.postpone(ctx, row, r.submission.Silence) // its instance takes care of it
+	case canceling:
+		return r.cancel(ctx, row)
+	case row.Submission.State != SubmissionRecorded:
+		return r.resubmit(ctx, row)
+	}
+	return r.inspectSilent(ctx, row)
+}
+
+// lost is the outcome of a task whose executor has gone.
+func lost(message string) Outcome {
+	return Outcome{Status: StatusFailed, Failure: Failure{Code: CodeExecutorLost, Message: message, Retryable: true}}
+}
+
+func (r *Reconciler) settle(ctx context.Context, row Task, outcome Outcome) error {
+	err := settle(ctx, r.journal, r.limits, row.ID, outcome)
+	if errors.Is(err, ErrTaskFinished) {
+		return nil
+	}
+	if err == nil {
+		r.logger.Info("task settled", "taskId", row.ID, "status", outcome.Status, "code", outcome.Failure.Code)
+	}
+	return err
+}
+
+// postpone makes whatever is due now due later.
+func (r *Reconciler) postpone(ctx context.Context, row Task, by time.Duration) error {
+	now := r.journal.now()
+	later := now.Add(by)
+	_, err := r.journal.change(ctx, row, func(row Task) (Task, bool) {
+		moved := false
+		for _, due := range []*time.Time{&row.Due.Submission, &row.Due.Cancellation, &row.Due.Inspection} {
+			if !due.IsZero() && !due.After(now) {
+				*due, moved = later, true
+			}
+		}
+		return row, moved && !row.Status.Terminal()
+	})
+	return err
+}
+
+// notInspected is the answer for an executor that is no [TaskInspector].
+const notInspected Knowledge = -1
+
+// inspect asks the executor about the task.
+func (r *Reconciler) inspect(ctx context.Context, row Task) Inspection {
+	executor, err := r.executors.Executor(row.Type)
+	if err != nil {
+		r.logger.Warn("task cannot be inspected", "taskId", row.ID, "error", err)
+		return Inspection{Knowledge: InspectionUnknown}
+	}
+	inspector, ok := executor.(TaskInspector)
+	if !ok {
+		return Inspection{Knowledge: notInspected}
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.submission.Timeout)
+	defer cancel()
+	inspection, err := inspector.InspectTask(ctx, row)
+	if err != nil {
+		r.logger.Warn("runtime cannot say what became of the task", "taskId", row.ID, "error", err)
+		return Inspection{Knowledge: InspectionUnknown}
+	}
+	return inspection
+}

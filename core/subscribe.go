@@ -1,7 +1,10 @@
 package taskbridge
 
 import (
+	"cmp"
 	"context"
+	"io"
+	"sync"
 	"time"
 )
 
@@ -10,16 +13,38 @@ type SubscriptionOptions struct {
 	// RingBytes bounds the recent events kept in memory for each task that has
 	// subscribers; default 256 KiB.
 	RingBytes int
-	// Backstop is how often a task with subscribers is read without a wake-up;
-	// default 30 s.
+	// Backstop is how long a task with subscribers may go without being read,
+	// should a wake-up have been lost; default 30 s.
 	Backstop time.Duration
 }
 
 // TaskSubscriptionService delivers streams live. Safe for concurrent use.
-type TaskSubscriptionService struct{ *base }
+type TaskSubscriptionService struct {
+	*base
+	ringBytes int
+	backstop  time.Duration
+
+	life    context.Context
+	endLife context.CancelFunc
+	fills   sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	tails  map[string]*tail
+}
 
 func newSubscriptionService(b *base, opts SubscriptionOptions) (*TaskSubscriptionService, error) {
-	panic("not yet")
+	if opts.RingBytes < 0 || opts.Backstop < 0 {
+		return nil, argumentErrorf("SubscriptionOptions", "must not be negative")
+	}
+	s := &TaskSubscriptionService{
+		base:      b,
+		ringBytes: cmp.Or(opts.RingBytes, 256<<10),
+		backstop:  cmp.Or(opts.Backstop, 30*time.Second),
+		tails:     make(map[string]*tail),
+	}
+	s.life, s.endLife = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // SubscribeRequest asks for a stream from a cursor on.
@@ -39,33 +64,245 @@ type Frame struct {
 	// Envelope is the wire envelope: one line of JSON.
 	Envelope []byte
 	Terminal bool
+
+	tag string
 }
+
+func (f Frame) cursor() Cursor { return Cursor{f.Sequence, f.tag} }
+
+// frameOverhead is about what a frame takes beside its envelope.
+const frameOverhead = 96
+
+func (f Frame) size() int { return len(f.Envelope) + frameOverhead }
 
 // Subscribe opens a subscription; the caller closes it.
 // Errors: [ErrTaskNotFound], [*GapError], [ErrClosed].
 func (s *TaskSubscriptionService) Subscribe(ctx context.Context, principal Principal, request SubscribeRequest) (*Subscription, error) {
-	panic("not yet")
+	row, err := s.visible(ctx, principal, request.TaskID, PermissionRead)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.acquire(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	sub := &Subscription{service: s, tail: t, cursor: request.After, page: replayPage}
+	if err := sub.open(ctx, row, request.GapError); err != nil {
+		sub.Close()
+		return nil, err
+	}
+	return sub, nil
 }
 
-// Close ends all subscriptions with [ErrClosed] and waits for what they began.
-func (s *TaskSubscriptionService) Close() { panic("not yet") }
+// acquire returns the task's tail, counted.
+func (s *TaskSubscriptionService) acquire(ctx context.Context, row Task) (*tail, error) {
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, ErrClosed
+		}
+		t, there := s.tails[row.ID]
+		if !there {
+			t = &tail{
+				service: s, taskID: row.ID,
+				primed: make(chan struct{}), changed: make(chan struct{}),
+			}
+			s.tails[row.ID] = t
+		}
+		t.refs++
+		s.mu.Unlock()
+
+		if !there {
+			err := t.prime(ctx, row)
+			if err != nil {
+				t.fail(err)
+			}
+			close(t.primed)
+			if err != nil {
+				s.release(t)
+				return nil, err
+			}
+			return t, nil
+		}
+		select {
+		case <-t.primed:
+		case <-ctx.Done():
+			s.release(t)
+			return nil, ctx.Err()
+		}
+		if _, err := t.after(Cursor{}, 0); err == nil {
+			return t, nil
+		}
+		// It failed, for reasons of the one who made it or of a history that was
+		// replaced: that says nothing about this subscriber.
+		s.release(t)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// release gives a tail back. One that failed is replaced at once, and the last
+// to go clears up.
+func (s *TaskSubscriptionService) release(t *tail) {
+	_, failed := t.after(Cursor{}, 0)
+	s.mu.Lock()
+	t.refs--
+	last := t.refs == 0
+	if (last || failed != nil) && s.tails[t.taskID] == t {
+		delete(s.tails, t.taskID)
+	}
+	s.mu.Unlock()
+	if last {
+		t.fail(ErrClosed)
+		<-t.primed
+		if t.stopWatch != nil {
+			t.stopWatch()
+		}
+	}
+}
+
+// Close ends all subscriptions with [ErrClosed] and waits for the reads that
+// are under way. The subscriptions are still to be closed by their owners.
+func (s *TaskSubscriptionService) Close() {
+	s.mu.Lock()
+	s.closed = true
+	tails := make([]*tail, 0, len(s.tails))
+	for _, t := range s.tails {
+		tails = append(tails, t)
+	}
+	s.mu.Unlock()
+	s.endLife()
+	for _, t := range tails {
+		t.fail(ErrClosed)
+	}
+	s.fills.Wait()
+}
 
 // Subscription is one reader's place in a stream. It is used by one goroutine;
 // Close may be called from any.
-type Subscription struct{}
+type Subscription struct {
+	service *TaskSubscriptionService
+	tail    *tail
+	cursor  Cursor
+	warning []Frame // to be delivered first
+	atEnd   bool
+	page    int // how many events to read from the store at once
+	release sync.Once
+}
+
+const (
+	// replayPage is how many events a subscriber that is behind reads at once.
+	replayPage = 500
+	// batchBytes is about how much Next returns at once.
+	batchBytes = 128 << 10
+)
+
+// open verifies the cursor.
+func (s *Subscription) open(ctx context.Context, row Task, gapError bool) error {
+	if s.cursor.Sequence > 0 {
+		_, named, err := s.service.readAfter(ctx, row.ID, s.cursor, 1)
+		gap := asGap(err)
+		switch {
+		case err == nil:
+			s.atEnd = named.Type.Terminal()
+		case gap != nil && !gapError:
+			s.cursor = Cursor{}
+			s.warning = encode([]Event{s.service.gapWarning(gap)})
+		default:
+			return err
+		}
+	}
+	if row.Status.Terminal() {
+		// A tail that was there before may not have heard of the end yet.
+		s.tail.wake()
+	}
+	return nil
+}
 
 // Next returns the frames after the last ones returned, at least one and
 // bounded in bytes, waiting up to idle for the first; none and no error when
-// idle has passed. After the terminal event has been returned: io.EOF.
-// Other errors end the subscription: ctx's, [ErrClosed], [*GapError] (the
-// history changed underneath), or a store that is away. The client resumes from its cursor.
+// idle has passed. After the terminal event has been returned: io.EOF. Other
+// errors end the subscription: ctx's, [ErrClosed], [*GapError] (the history was
+// replaced underneath), or a store that is away; the client resumes from its
+// cursor.
 func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]Frame, error) {
-	panic("not yet")
+	if frames := s.warning; frames != nil {
+		s.warning = nil
+		return frames, nil
+	}
+	var timer Timer // made only when there is nothing to return at once
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		p, err := s.tail.after(s.cursor, batchBytes)
+		switch {
+		case err != nil:
+			return nil, err
+		case p.behind:
+			if p.frames, err = s.replay(ctx); err != nil {
+				return nil, err
+			}
+		case p.ended:
+			return nil, io.EOF
+		}
+		if n := len(p.frames); n > 0 {
+			if timer != nil {
+				timer.Stop()
+			}
+			s.cursor = p.frames[n-1].cursor()
+			return p.frames, nil
+		}
+		if timer == nil {
+			timer = s.service.clock.NewTimer(idle)
+			defer timer.Stop()
+		}
+		select {
+		case <-p.changed:
+		case <-timer.C():
+			s.checkBackstop()
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// replay reads the next page from the store. A page of large events makes the
+// next one shorter.
+func (s *Subscription) replay(ctx context.Context) ([]Frame, error) {
+	events, _, err := s.service.readAfter(ctx, s.tail.taskID, s.cursor, s.page)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	for _, e := range events {
+		size += len(e.Payload)
+	}
+	if size > 4*batchBytes {
+		s.page = max(16, s.page/4)
+	}
+	return encode(events), nil
+}
+
+// checkBackstop has the tail read if it has heard nothing for long.
+func (s *Subscription) checkBackstop() {
+	t := s.tail
+	t.mu.Lock()
+	due := s.service.clock.Now().Sub(t.readAt) >= s.service.backstop
+	t.mu.Unlock()
+	if due {
+		t.wake()
+	}
 }
 
 // AtEnd reports whether the cursor that the subscription was opened with is the
 // terminal event's: there is nothing more to come.
-func (s *Subscription) AtEnd() bool { panic("not yet") }
+func (s *Subscription) AtEnd() bool { return s.atEnd }
 
-// Close releases the subscription.
-func (s *Subscription) Close() { panic("not yet") }
+// Close releases the subscription. It may be called more than once.
+func (s *Subscription) Close() {
+	s.release.Do(func() { s.service.release(s.tail) })
+}

@@ -217,6 +217,10 @@ type Task struct {
 	// for. The stream counts those it has: where the row's number is higher,
 	// the row is ahead of its stream.
 	Controls int64
+	// AttemptControl and SuspendControl are the ordinals of the control events
+	// of the newest attempt after the first and of Suspension; 0 without one.
+	// (TASK_STARTED is always 1, the terminal event always Controls.)
+	AttemptControl, SuspendControl int64
 
 	// Terminal is the payload of the terminal event, nil before the end.
 	Terminal json.RawMessage

@@ -1,0 +1,212 @@
+package taskbridge
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// tail is the live end of one stream in this process, shared by all of its
+// subscribers: a byte-bounded run of the latest events, each read and encoded
+// once. A subscriber inside the run takes from it, one further back reads the
+// store for itself.
+type tail struct {
+	service *TaskSubscriptionService
+	taskID  string
+	refs    int // under service.mu
+
+	primed    chan struct{} // closed once the fields below are valid
+	stopWatch func()
+
+	mu sync.Mutex
+	// frames is a contiguous run that ends with last. Elements are only ever
+	// appended and cut off in front, never overwritten, so that parts of it can
+	// be handed out as they are.
+	frames  []Frame
+	bytes   int
+	last    Cursor // the last event known to be there
+	ended   bool   // last is terminal
+	readAt  time.Time
+	err     error         // ends all subscriptions
+	changed chan struct{} // closed and replaced whenever the above change
+	filling bool
+	again   bool // woken while filling
+}
+
+// fillPage is how many events a tail reads at once.
+const fillPage = 256
+
+// prime finds the end of the stream. The watch comes first: nothing that is
+// appended later is missed.
+func (t *tail) prime(ctx context.Context, row Task) error {
+	stop, err := t.service.journal.events.WatchEvents(ctx, t.taskID, t.wake)
+	if err != nil {
+		return err
+	}
+	state, err := t.service.journal.events.StreamState(ctx, t.taskID)
+	if err == nil && state.Controls < row.Controls {
+		if _, err = t.service.journal.repair(ctx, row); err == nil {
+			state, err = t.service.journal.events.StreamState(ctx, t.taskID)
+		}
+	}
+	if err != nil {
+		stop()
+		return err
+	}
+	t.stopWatch = stop
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = Cursor{state.Last, state.LastTag}
+	t.ended = state.Ended
+	t.readAt = t.service.clock.Now()
+	return nil
+}
+
+// wake is called by the store after appends, and by subscribers that have heard
+// nothing for long. It does not block.
+func (t *tail) wake() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.err != nil || t.ended:
+	case t.filling:
+		t.again = true
+	default:
+		t.filling = true
+		t.service.fills.Add(1) // before fail() can be called: Close waits after it
+		go t.fill()
+	}
+}
+
+// fill reads what is new until there is nothing more.
+func (t *tail) fill() {
+	defer t.service.fills.Done()
+	const first, most = 100 * time.Millisecond, 5 * time.Second
+	pause := first
+	<-t.primed
+	for {
+		t.mu.Lock()
+		t.again = false
+		from := t.last
+		t.mu.Unlock()
+		events, _, err := t.service.readAfter(t.service.life, t.taskID, from, fillPage)
+		switch {
+		case asGap(err) != nil:
+			// The history behind the tail has been replaced: each subscriber has
+			// to find out with its own cursor.
+			t.fail(err)
+			return
+		case err != nil && t.service.life.Err() != nil:
+			return
+		case err != nil:
+			t.service.logger.Warn("stream not read, trying again", "taskId", t.taskID, "error", err)
+			timer := t.service.clock.NewTimer(pause)
+			pause = min(2*pause, most)
+			select {
+			case <-timer.C():
+			case <-t.service.life.Done():
+				timer.Stop()
+				return
+			}
+			continue
+		}
+		pause = first
+		if t.add(encode(events), len(events) < fillPage) {
+			return
+		}
+	}
+}
+
+// add puts new frames at the end. With caughtUp it reports whether the filling
+// is over.
+func (t *tail) add(frames []Frame, caughtUp bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.readAt = t.service.clock.Now()
+	for _, frame := range frames {
+		t.frames = append(t.frames, frame)
+		t.bytes += frame.size()
+	}
+	for len(t.frames) > 0 && t.bytes > t.service.ringBytes {
+		t.bytes -= t.frames[0].size()
+		t.frames = t.frames[1:]
+	}
+	if n := len(frames); n > 0 {
+		t.last = frames[n-1].cursor()
+		t.ended = frames[n-1].Terminal
+		t.broadcast()
+	}
+	t.filling = t.err == nil && (!caughtUp || t.again) && !t.ended
+	return !t.filling
+}
+
+// fail ends all subscriptions.
+func (t *tail) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.filling = false
+	if t.err == nil {
+		t.err = err
+		t.broadcast()
+	}
+}
+
+func (t *tail) broadcast() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// position is where a subscriber stands in relation to the tail.
+type position struct {
+	frames  []Frame         // what to take next; nil: nothing, or read the store
+	behind  bool            // the next event is not in memory
+	ended   bool            // the subscriber has the terminal event
+	changed <-chan struct{} // closed when there may be more
+}
+
+// after returns what follows the cursor, at most about limit bytes of it.
+func (t *tail) after(c Cursor, limit int) (position, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err != nil {
+		return position{}, t.err
+	}
+	p := position{changed: t.changed}
+	switch {
+	case c.Sequence >= t.last.Sequence:
+		p.ended = t.ended
+	case len(t.frames) == 0 || t.frames[0].Sequence > c.Sequence+1:
+		p.behind = true
+	default:
+		frames := t.frames[c.Sequence+1-t.frames[0].Sequence:]
+		n, size := 0, 0
+		for n < len(frames) && (n == 0 || size < limit) {
+			size += frames[n].size()
+			n++
+		}
+		p.frames = frames[:n:n]
+	}
+	return p, nil
+}
+
+// encode makes frames of events, all in one piece of memory.
+func encode(events []Event) []Frame {
+	size := 0
+	for _, e := range events {
+		size += 160 + len(e.TaskID) + len(e.Payload)
+	}
+	buf := make([]byte, 0, size)
+	frames := make([]Frame, len(events))
+	for i, e := range events {
+		start := len(buf)
+		buf = e.AppendEnvelope(buf)
+		frames[i] = Frame{
+			Sequence: e.Sequence,
+			EventID:  e.ID(),
+			Envelope: buf[start:len(buf):len(buf)],
+			Terminal: e.Type.Terminal(),
+			tag:      e.Tag,
+		}
+	}
+	return frames
+}
