@@ -160,9 +160,8 @@ func fit(message string, limit int, build func(message string) json.RawMessage) 
 		return payload
 	}
 	const mark = " … (cut)"
-	room := limit - len(build(""))
-	n := fitting([]byte(message), room-len(mark))
-	if n <= 0 {
+	n := fitting([]byte(message), limit-len(build(mark)))
+	if n == 0 {
 		return build("")
 	}
 	return build(message[:n] + mark)
