@@ -1,0 +1,250 @@
+package config
+
+import (
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func writeFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "taskbridge.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func load(t *testing.T, args, environ []string) *Config {
+	t.Helper()
+	c, err := Load(args, environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestWithoutConfigurationTheDefaultsHold(t *testing.T) {
+	c := load(t, nil, []string{"HOME=/root", "PATH=/bin"})
+	if c.Listen != "127.0.0.1:8080" || c.Store != StoreSQLite || c.Data != "taskbridge-data" || !c.Demo ||
+		c.LogLevel != slog.LevelInfo || c.LogFormat != LogText || c.HTTP.BodyBytes != 2*(1<<20+64<<10) || c.DrainTimeout != 25*time.Second || len(c.Tasks) != 0 {
+		t.Errorf("defaults: %+v", c)
+	}
+	if got := c.Source("listen"); got != "the default" {
+		t.Errorf("source of a default: %s", got)
+	}
+}
+
+func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
+	file := writeFile(t, `
+listen: 127.0.0.1:1111
+data: from-file
+log: {level: warn, format: json}
+limits:
+  inputBytes: 1000
+http:
+  allowedHosts: [one.example, two.example]
+  heartbeat: 5s
+tasks:
+  both: {command: from the file, plainLines: true}
+  filed: {command: [a, "b c"], dir: /tmp, env: {B: "2", A: "1"}, timeout: 3s, inheritEnv: all}
+`)
+	c := load(t,
+		[]string{"--listen", "127.0.0.1:3333", "--task", "both=from a flag", "--task", `flagged=x 'y z' "$HOME" *`, "--demo=false", "--config", file},
+		[]string{
+			"TASKBRIDGE_LISTEN=127.0.0.1:2222", "TASKBRIDGE_DATA=from-env", "TASKBRIDGE_LIMIT_INPUT_BYTES=2000",
+			"TASKBRIDGE_TASK=both=from the environment\n\n env=e1 e2 \n", "TASKBRIDGE_DEMO=true",
+			"TASKBRIDGE_STORE=", "TASKBRIDGE_TASK_ID=the work's", "TASKBRIDGE_CONFIG=/not/read",
+		})
+	want := map[string]Command{
+		"both":    {Argv: []string{"from", "a", "flag"}},
+		"flagged": {Argv: []string{"x", "y z", "$HOME", "*"}},
+		"env":     {Argv: []string{"e1", "e2"}},
+		"filed":   {Argv: []string{"a", "b c"}, Dir: "/tmp", Env: []string{"A=1", "B=2"}, Timeout: 3 * time.Second, InheritEnv: InheritAll},
+	}
+	if diff := cmp.Diff(want, c.Tasks); diff != "" {
+		t.Error(diff)
+	}
+	if c.Listen != "127.0.0.1:3333" || c.Data != "from-env" || c.Limits.Input != 2000 || c.LogLevel != slog.LevelWarn ||
+		c.LogFormat != LogJSON || c.Demo || c.HTTP.Heartbeat != 5*time.Second || c.Store != StoreSQLite {
+		t.Errorf("%+v", c)
+	}
+	if want := []string{"one.example", "two.example"}; !slices.Equal(c.HTTP.AllowedHosts, want) {
+		t.Errorf("allowed hosts %q, want %q", c.HTTP.AllowedHosts, want)
+	}
+	for key, want := range map[string]string{
+		"listen": "--listen", "data": "TASKBRIDGE_DATA", "log.level": file, "tasks.both": "--task",
+		"tasks.env": "TASKBRIDGE_TASK", "tasks.filed": file, "store": "the default",
+	} {
+		if got := c.Source(key); got != want {
+			t.Errorf("source of %s: %s, want %s", key, got, want)
+		}
+	}
+}
+
+func TestTheEnvironmentMayNameTheFile(t *testing.T) {
+	file := writeFile(t, "demo: false")
+	if c := load(t, nil, []string{"TASKBRIDGE_CONFIG=" + file}); c.Demo {
+		t.Error("the file was not read")
+	}
+}
+
+func TestAnEmptyFileOrSectionSetsNothing(t *testing.T) {
+	for _, content := range []string{"", "# nothing\n", "log:\nlimits: {}\ntasks:\n"} {
+		c := load(t, []string{"--config", writeFile(t, content)}, nil)
+		if diff := cmp.Diff(Default().Limits, c.Limits); diff != "" || c.Listen != Default().Listen {
+			t.Errorf("%q: %s", content, diff)
+		}
+	}
+}
+
+func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		args, environ []string
+		file          string
+		want          []string // all of it in the error
+	}{
+		{"flag out of range", []string{"--limit-stream-events=0"}, nil, "", []string{"limits.streamEvents (from --limit-stream-events)", "from 1 to"}},
+		{"variable of the wrong kind", nil, []string{"TASKBRIDGE_HTTP_BODY_BYTES=many"}, "", []string{"http.bodyBytes (from TASKBRIDGE_HTTP_BODY_BYTES)", `"many"`}},
+		{"file of the wrong kind", nil, nil, "http: {heartbeat: 15}", []string{"http.heartbeat", "taskbridge.yaml", "unit"}},
+		{"level", []string{"--log-level", "loud"}, nil, "", []string{"log.level (from --log-level)", "debug info warn error", "loud"}},
+		{"format", []string{"--log-format", "xml"}, nil, "", []string{"log.format", "text json"}},
+		{"store", nil, []string{"TASKBRIDGE_STORE=postgres"}, "", []string{"store (from TASKBRIDGE_STORE)", "sqlite memory", "postgres"}},
+		{"boolean", nil, nil, "demo: maybe", []string{"demo", "true or false"}},
+		{"unknown key", nil, nil, "listne: 127.0.0.1:80", []string{"listne is no setting", "taskbridge.yaml"}},
+		{"unknown nested key", nil, nil, "limits: {inputByte: 3}", []string{"limits.inputByte is no setting"}},
+		{"a value for a section", nil, nil, "limits: 3", []string{"limits is no setting"}},
+		{"a section for a value", nil, nil, "listen: {host: a}", []string{"listen.host is no setting"}},
+		{"unknown flag", []string{"--lissen", "x"}, nil, "", []string{"--lissen"}},
+		{"argument", []string{"now"}, nil, "", []string{`"now"`}},
+		{"no YAML", nil, nil, "listen: [", []string{"taskbridge.yaml", "yaml"}},
+		{"no mapping", nil, nil, "- a\n- b", []string{"taskbridge.yaml"}},
+		{"two documents", nil, nil, "demo: true\n---\ndemo: false", []string{"one YAML document"}},
+		{"key twice", nil, nil, "demo: true\ndemo: false", []string{"demo", "already defined"}},
+		{"missing file", []string{"--config", "/nowhere/x.yaml"}, nil, "", []string{"/nowhere/x.yaml", "--config"}},
+		{"lease shorter than timeout", []string{"--submission-lease=5s"}, nil, "", []string{"submission.lease (from --submission-lease)", "submission.timeout"}},
+		{"retries", nil, []string{"TASKBRIDGE_SUBMISSION_RETRY_MAX=1ms"}, "", []string{"submission.retryMax", "submission.retryMin"}},
+		{"no data folder", []string{"--data="}, nil, "", []string{"data (from --data)", "empty"}},
+		{"task without command", []string{"--task", "a="}, nil, "", []string{"--task", `"a"`, "name a command"}},
+		{"task without type", []string{"--task", "=x"}, nil, "", []string{"--task", "TYPE=COMMAND"}},
+		{"task without equals sign", nil, []string{"TASKBRIDGE_TASK=x"}, "", []string{"TASKBRIDGE_TASK", "TYPE=COMMAND"}},
+		{"task with an open quote", []string{"--task", "a='b"}, nil, "", []string{"--task", `"a"`, "split"}},
+		{"task twice", []string{"--task", "a=b", "--task", "a=c"}, nil, "", []string{"--task", `"a" twice`}},
+		{"task with a control character", []string{"--task", "a\x01b=c"}, nil, "", []string{"control characters"}},
+		{"demo twice", []string{"--task", "demo=c"}, nil, "", []string{"tasks.demo (from --task)", "demo: false"}},
+		{"task that is no mapping", nil, nil, "tasks: {a: b}", []string{"tasks.a", `"command"`}},
+		{"tasks that are no mapping", nil, nil, "tasks: [a]", []string{"tasks"}},
+		{"task with an unknown key", nil, nil, "tasks: {a: {command: b, shell: true}}", []string{"tasks.a.shell is no setting"}},
+		{"task without the key", nil, nil, "tasks: {a: {dir: b}}", []string{"tasks.a.command is missing"}},
+		{"task with a number for a word", nil, nil, "tasks: {a: {command: [sleep, 5]}}", []string{"tasks.a.command", "5"}},
+		{"task with an empty list", nil, nil, "tasks: {a: {command: []}}", []string{"tasks.a.command", "name a command"}},
+		{"task with a bad timeout", nil, nil, "tasks: {a: {command: b, timeout: 5}}", []string{"tasks.a.timeout", "unit"}},
+		{"task with a bad inheritance", nil, nil, "tasks: {a: {command: b, inheritEnv: [PATH]}}", []string{"tasks.a.inheritEnv", "basic, all or none"}},
+		{"task with a bad dir", nil, nil, "tasks: {a: {command: b, dir: 5}}", []string{"tasks.a.dir", "text"}},
+		{"task with a bad variable", nil, nil, "tasks: {a: {command: b, env: {X: 5}}}", []string{"tasks.a.env", `"X"`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			args := test.args
+			if test.file != "" {
+				args = append(args, "--config", writeFile(t, test.file))
+			}
+			_, err := Load(args, test.environ)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestOnlyLoopbackMayBeListenedOn(t *testing.T) {
+	for address, allowed := range map[string]bool{
+		"127.0.0.1:8080": true, "127.1.2.3:0": true, "[::1]:8080": true, "localhost:0": true, "LOCALHOST:80": true,
+		"[::ffff:127.0.0.1]:1": true,
+		":8080":                false, "0.0.0.0:8080": false, "[::]:8080": false, "192.0.2.1:80": false,
+		"10.0.0.1:80": false, "[fe80::1]:80": false, "host.invalid:80": false,
+		"127.0.0.1": false, "127.0.0.1:http": false, "127.0.0.1:65536": false, "127.0.0.1:-1": false, "": false, "::1:80": false,
+	} {
+		_, err := Load([]string{"--listen=" + address}, nil)
+		if (err == nil) != allowed {
+			t.Errorf("%q: %v, want allowed=%v", address, err, allowed)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "listen (from --listen) ") {
+			t.Errorf("%q: %v does not name the setting", address, err)
+		}
+	}
+	_, err := Load([]string{"--listen=0.0.0.0:80"}, nil)
+	if err == nil || !strings.Contains(err.Error(), "no access control") {
+		t.Errorf("%v does not say why", err)
+	}
+}
+
+func TestEverySettingHasAllItsFormsAndADefaultThatItTakes(t *testing.T) {
+	var help strings.Builder
+	if err := Help(&help); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, g := range groups {
+		for _, s := range g.settings {
+			if seen[s.key] || seen[s.flag] && s.key != s.flag {
+				t.Errorf("%s is there twice", s.key)
+			}
+			seen[s.key], seen[s.flag] = true, true
+			if !strings.Contains(help.String(), "--"+s.flag+" ") {
+				t.Errorf("--%s is not in the help", s.flag)
+			}
+			// The default goes in by each way and comes out unchanged.
+			shown := s.parse.show(Default())
+			if shown == "" {
+				continue
+			}
+			for way, c := range map[string]*Config{
+				"flag":        load(t, []string{"--" + s.flag + "=" + shown}, nil),
+				"environment": load(t, nil, []string{s.env() + "=" + shown}),
+				"file":        load(t, []string{"--config", writeFile(t, nested(s.key, shown))}, nil),
+			} {
+				if got := s.parse.show(c); got != shown {
+					t.Errorf("%s by %s: %s, want %s", s.key, way, got, shown)
+				}
+			}
+		}
+	}
+	for number, line := range slices.Collect(strings.Lines(help.String())) {
+		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 105 {
+			t.Errorf("line %d of the help has %d columns", number+1, n)
+		}
+	}
+}
+
+// nested writes a dotted key as YAML.
+func nested(key, value string) string {
+	var yaml strings.Builder
+	parts := strings.Split(key, ".")
+	for depth, part := range parts {
+		yaml.WriteString(strings.Repeat("  ", depth) + part + ":")
+		if depth < len(parts)-1 {
+			yaml.WriteString("\n")
+		}
+	}
+	return yaml.String() + " " + value + "\n"
+}
+
+func TestTaskTypesMayHaveDotsInThem(t *testing.T) {
+	c := load(t, []string{"--config", writeFile(t, "tasks: {video.transcode.v2: {command: x}}")}, nil)
+	if got := slices.Collect(maps.Keys(c.Tasks)); !slices.Equal(got, []string{"video.transcode.v2"}) {
+		t.Errorf("types %q", got)
+	}
+}

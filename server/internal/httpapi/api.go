@@ -1,0 +1,169 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// Options configures [New]. Only Bridge and Authenticator are required.
+type Options struct {
+	Bridge        *taskbridge.Bridge
+	Authenticator Authenticator
+	// Ready holds what /ready asks, by the name that it is reported under.
+	Ready map[string]ReadyCheck
+	// AllowedHosts are host names, without a port, that requests may name
+	// besides loopback names and addresses; "*" allows every one.
+	AllowedHosts []string
+
+	// BodyBytes bounds a request's body; default 2 MiB.
+	BodyBytes int64
+	// BodyTimeout is how long a body may take to arrive; default 30 s.
+	BodyTimeout time.Duration
+	// RequestTimeout bounds a request beyond what it asked to wait; it does
+	// not count for streams. Default 30 s.
+	RequestTimeout time.Duration
+	// WriteTimeout is how long one write may take before the reader counts as
+	// too slow and is cut; default 30 s.
+	WriteTimeout time.Duration
+	// Heartbeat is how long a stream may be without an event before a heartbeat
+	// is sent; default 15 s.
+	Heartbeat time.Duration
+
+	Clock  taskbridge.Clock // nil: the system's
+	Logger *slog.Logger     // nil: discarded
+}
+
+// ReadyCheck reports whether a part can be used now; nil means yes. It returns
+// within its context.
+type ReadyCheck func(ctx context.Context) error
+
+// API is the handler of all routes.
+type API struct {
+	opts    Options
+	logger  *slog.Logger
+	hosts   hostPolicy
+	router  http.Handler
+	drained context.Context // ends when draining begins
+	drain   context.CancelFunc
+}
+
+// New makes the handler.
+func New(opts Options) (*API, error) {
+	switch {
+	case opts.Bridge == nil:
+		return nil, errors.New("httpapi: Options.Bridge must not be nil")
+	case opts.Authenticator == nil:
+		return nil, errors.New("httpapi: Options.Authenticator must not be nil")
+	}
+	if opts.BodyBytes <= 0 {
+		opts.BodyBytes = 2 << 20
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{
+		{&opts.BodyTimeout, 30 * time.Second},
+		{&opts.RequestTimeout, 30 * time.Second},
+		{&opts.WriteTimeout, 30 * time.Second},
+		{&opts.Heartbeat, 15 * time.Second},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.def
+		}
+	}
+	if opts.Clock == nil {
+		opts.Clock = taskbridge.SystemClock{}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &API{opts: opts, logger: opts.Logger, hosts: newHostPolicy(opts.AllowedHosts)}
+	a.drained, a.drain = context.WithCancel(context.Background())
+	a.router = a.routes()
+	return a, nil
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.trace(w, r, a.guard(a.router))
+}
+
+// Drain makes the server step down: it is not ready any more, open streams are
+// cut and new ones refused, and whoever waits for something gets what there is.
+// Other requests go on. It returns at once and may be called more than once.
+func (a *API) Drain() { a.drain() }
+
+// call is one request on its way through a handler.
+type call struct {
+	w         http.ResponseWriter
+	r         *http.Request
+	principal taskbridge.Principal
+	taskID    string // from the path, well-formed
+	body      []byte // all of it, nil where there was none
+}
+
+// handler answers a call or returns an error, which is answered for it. A
+// handler that returns an error has not written anything.
+type handler func(c *call) error
+
+// serve does what every route needs before its handler: who calls, and the body.
+func (a *API) serve(w http.ResponseWriter, r *http.Request, taskID string, h handler) {
+	c := &call{w: w, r: r, taskID: taskID}
+	if err := a.prepare(c); err != nil {
+		a.fail(c, err)
+		return
+	}
+	if err := h(c); err != nil {
+		a.fail(c, err)
+	}
+}
+
+func (a *API) prepare(c *call) (err error) {
+	if c.principal, err = a.opts.Authenticator.Authenticate(c.r); err != nil {
+		return authenticationProblem(err)
+	}
+	if c.body, err = a.readBody(c.w, c.r); err != nil {
+		return err
+	}
+	if c.taskID != "" && !taskbridge.ValidTaskID(c.taskID) {
+		return taskbridge.ErrTaskNotFound
+	}
+	return nil
+}
+
+// timeLimit returns the request's context, bounded by RequestTimeout beyond
+// what the client asked to wait.
+func (a *API) timeLimit(c *call, wait time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.r.Context(), a.opts.RequestTimeout+wait)
+}
+
+// untilDrain returns a context that ends with ctx or when draining begins.
+func (a *API) untilDrain(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(a.drained, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// waiting calls fetch with the time that the client wants to wait and, if
+// draining begins meanwhile, once more without waiting.
+func waiting[T any](a *API, c *call, wait time.Duration, fetch func(context.Context, time.Duration) (T, error)) (T, error) {
+	ctx, cancel := a.timeLimit(c, wait)
+	defer cancel()
+	if wait > 0 && a.drained.Err() == nil {
+		drainable, stop := a.untilDrain(ctx)
+		result, err := fetch(drainable, wait)
+		stop()
+		if err == nil || a.drained.Err() == nil || ctx.Err() != nil {
+			return result, err
+		}
+	}
+	return fetch(ctx, 0)
+}

@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/labstack/echo/v4"
+)
+
+// routes lays out the paths. Handlers get the response writer that came in, not
+// the router's own.
+func (a *API) routes() http.Handler {
+	e := echo.New()
+	e.HTTPErrorHandler = a.routingFailed
+
+	route := func(method, path string, h handler) {
+		e.Add(method, path, func(c echo.Context) error {
+			var taskID string
+			if len(c.ParamNames()) > 0 {
+				if taskID = pathParameter(c, "taskId"); taskID == "" {
+					return echo.ErrNotFound
+				}
+			}
+			a.serve(c.Response().Writer, c.Request(), taskID, h)
+			return nil
+		})
+	}
+	route(http.MethodPost, "/api/v1/tasks", a.createTask)
+	route(http.MethodGet, "/api/v1/tasks", a.listTasks)
+	route(http.MethodGet, "/api/v1/tasks/:taskId", a.getTask)
+	route(http.MethodGet, "/api/v1/tasks/:taskId/events", a.pollEvents)
+	route(http.MethodGet, "/api/v1/tasks/:taskId/events/stream", a.streamEvents)
+	route(http.MethodPost, "/api/v1/tasks/:taskId/cancel", a.cancelTask)
+
+	for path, h := range map[string]http.HandlerFunc{"/health": a.health, "/ready": a.ready} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			e.Add(method, path, func(c echo.Context) error {
+				h(c.Response().Writer, c.Request())
+				return nil
+			})
+		}
+	}
+	return e
+}
+
+// pathParameter returns the decoded parameter, "" for one that does not decode.
+// The router matches the raw path where a path has one, and leaves it raw.
+func pathParameter(c echo.Context, name string) string {
+	value := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return value
+	}
+	value, err := url.PathUnescape(value)
+	if err != nil {
+		return ""
+	}
+	return value
+}
+
+// routingFailed answers for the router where no handler was reached.
+func (a *API) routingFailed(err error, c echo.Context) {
+	p := &problem{status: http.StatusNotFound, code: codeNotFound, message: "there is no such route"}
+	var refused *echo.HTTPError
+	if errors.As(err, &refused) && refused.Code == http.StatusMethodNotAllowed {
+		// The router has set Allow.
+		p = &problem{status: http.StatusMethodNotAllowed, code: codeMethodNotAllowed, message: "the route does not know this method"}
+	}
+	a.fail(&call{w: c.Response().Writer, r: c.Request()}, p)
+}
