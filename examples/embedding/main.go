@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -62,31 +63,26 @@ func run(ctx context.Context, listener net.Listener) error {
 }
 
 // serve runs the transport and the reconciler side by side, and ends them in
-// order: the streams, the requests, the work, the reconciler.
+// order: streams, requests, work, reconciler.
 func serve(ctx context.Context, listener net.Listener, bridge *taskbridge.Bridge, executor *fakes.DeterministicFakeExecutor) error {
 	reconciling, stopReconciling := context.WithCancel(context.WithoutCancel(ctx))
-	reconciled := make(chan error, 1)
-	go func() { reconciled <- bridge.Reconciler.Run(reconciling) }()
+	var parts sync.WaitGroup
+	parts.Go(func() { bridge.Reconciler.Run(reconciling) })
 
 	server := &http.Server{Handler: routes(bridge), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	parts.Go(func() { served <- server.Serve(listener) })
 
 	var failed error
 	select {
 	case <-ctx.Done():
-	case failed = <-served: // it never ends by itself without an error
-		served <- http.ErrServerClosed
+	case failed = <-served:
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	bridge.Subscription.Close()
 	failed = errors.Join(failed, server.Shutdown(ending), executor.Close(ending))
 	stopReconciling()
-	for _, end := range []<-chan error{served, reconciled} {
-		if err := <-end; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, context.Canceled) {
-			failed = errors.Join(failed, err)
-		}
-	}
+	parts.Wait()
 	return failed
 }

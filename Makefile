@@ -1,0 +1,177 @@
+# TaskBridge is a workspace of Go modules. "make" says what can be made; what CI
+# runs is "make test".
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+GO ?= go
+
+# Every module, those first on which others build. release/rules checks that none
+# is missing. release is no part of the workspace: it alone needs its library.
+MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
+	examples/embedding examples/checksums
+ALL_MODULES := $(MODULES) release
+
+# Where the working copy belongs to somebody else (a container, say), git answers
+# nothing, and go would fail for want of a revision that no test needs.
+TESTENV := GOFLAGS="$(strip $(GOFLAGS) -buildvcs=false)"
+
+# Tools, built from source into .cache/bin: the Go module proxy is all that is needed.
+GOLANGCI_LINT_VERSION := v2.15.0
+GOTESTSUM_VERSION := v1.13.0
+GOVERSION := $(shell $(GO) env GOVERSION)
+TOOLS := $(CURDIR)/.cache/bin
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)-$(GOVERSION)
+GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)-$(GOVERSION)
+
+# More flags for go test, as in: make test-core TESTFLAGS="-run Cancel -v"
+TESTFLAGS ?=
+RESULTS := $(CURDIR)/.cache/results
+
+# How long "make soak" lets each module's random tests run.
+SOAKTIME ?= 10m
+
+say = @printf '\n\033[1m==> %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## say what can be made
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## run the server on 127.0.0.1:8080; more flags in ARGS
+	$(GO) run ./server/cmd/taskbridge serve $(ARGS)
+
+.PHONY: build
+build: ## build bin/taskbridge
+	cd server && GOWORK=off $(GO) build -trimpath -o ../bin/taskbridge ./cmd/taskbridge
+
+##
+## Tests
+
+STEPS := check lint test-core test-fakes test-process test-asynq test-temporal test-k8sjob \
+	test-server test-examples test-rehearsal
+
+.PHONY: test
+test: ## everything that must pass before a change lands
+	@rm -rf $(RESULTS)
+	@start=$$SECONDS; for step in $(STEPS); do \
+		$(MAKE) $$step || { printf '\nmake test: FAILED at "make %s"\n' "$$step"; exit 1; }; \
+	done; \
+	awk -f .ci/summary.awk $(RESULTS)/*.json; \
+	printf 'make test: everything passed, in %d min %02d s\n' $$(((SECONDS-start)/60)) $$(((SECONDS-start)%60))
+
+# test_module tests one module as its users get it, without the workspace. Results
+# of an earlier run don't count: some tests run programs that go test can't see.
+define test_module
+	$(call say,tests of $(1))
+	@mkdir -p $(RESULTS)
+	@cd $(1) && $(TESTENV) GOWORK=off $(GOTESTSUM) --format standard-quiet \
+		--jsonfile-timing-events $(RESULTS)/$(subst /,-,$(1)).json \
+		-- -race -count=1 -timeout 20m $(TESTFLAGS) ./...
+endef
+
+.PHONY: test-core
+test-core: $(GOTESTSUM) cc ## contracts, services, in-memory stores, conformance suites
+	$(call test_module,core)
+
+.PHONY: test-fakes
+test-fakes: $(GOTESTSUM) cc ## the fake executor and the fault injection
+	$(call test_module,fakes)
+
+.PHONY: test-process
+test-process: $(GOTESTSUM) cc ## tasks as local commands
+	$(call test_module,adapters/process)
+
+.PHONY: test-asynq
+test-asynq: $(GOTESTSUM) cc ## the asynq adapter (not there yet)
+	$(call test_module,adapters/asynq)
+
+.PHONY: test-temporal
+test-temporal: $(GOTESTSUM) cc ## the Temporal adapter (not there yet)
+	$(call test_module,adapters/temporal)
+
+.PHONY: test-k8sjob
+test-k8sjob: $(GOTESTSUM) cc ## the Kubernetes Jobs adapter (not there yet)
+	$(call test_module,adapters/k8sjob)
+
+.PHONY: test-server
+test-server: $(GOTESTSUM) cc ## the server: HTTP, streams, the SQLite store, crashes
+	$(call test_module,server)
+
+.PHONY: test-examples
+test-examples: $(GOTESTSUM) cc ## the example programs
+	$(call test_module,examples/embedding)
+	$(call test_module,examples/checksums)
+
+.PHONY: test-rehearsal
+test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others get them
+	$(call test_module,release)
+
+.PHONY: soak
+soak: cc ## the long and random rest (build tag soak); SOAKTIME bounds each module
+	@for module in $(MODULES); do \
+		printf '\n==> soak of %s\n' "$$module"; \
+		(cd $$module && $(TESTENV) GOWORK=off TASKBRIDGE_SOAK_TIME=$(SOAKTIME) \
+			$(GO) test -race -tags soak -run Soak -timeout 0 -v ./...); \
+	done
+
+##
+## Checks
+
+.PHONY: check
+check: check-format check-build check-modules ## formatting, builds with and without the workspace, go.mod files
+
+.PHONY: check-format
+check-format:
+	$(call say,gofmt)
+	@unformatted=$$(git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 gofmt -l); \
+	if [ -n "$$unformatted" ]; then printf 'not as gofmt has it (make fmt mends it):\n%s\n' "$$unformatted"; exit 1; fi
+
+.PHONY: check-build
+check-build:
+	$(call say,go build in the workspace)
+	@$(TESTENV) $(GO) build work
+
+.PHONY: check-modules
+check-modules:
+	$(call say,each module by itself: go mod tidy and go build and go vet without the workspace)
+	@for module in $(ALL_MODULES); do \
+		printf '%s\n' "$$module"; \
+		(cd $$module && export GOWORK=off $(TESTENV) && \
+			$(GO) mod tidy -diff && $(GO) build ./... && $(GO) vet -tags soak ./...) \
+		|| { printf '\n%s is not right by itself (make tidy mends go.mod)\n' "$$module"; exit 1; }; \
+	done
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## golangci-lint over everything
+	$(call say,golangci-lint $(GOLANGCI_LINT_VERSION))
+	@$(GOLANGCI_LINT) run --allow-parallel-runners $(MODULES:%=./%/...)
+	@cd release && GOWORK=off $(GOLANGCI_LINT) run --allow-parallel-runners ./...
+
+##
+## Upkeep
+
+.PHONY: fmt
+fmt: ## format all Go files
+	@git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 gofmt -w
+
+.PHONY: tidy
+tidy: ## tidy every go.mod
+	@for module in $(ALL_MODULES); do printf '%s\n' "$$module"; (cd $$module && GOWORK=off $(GO) mod tidy); done
+
+.PHONY: cc
+cc:
+	@CC="$$($(GO) env CC)" .ci/need-cc
+
+$(GOLANGCI_LINT):
+	$(call say,building golangci-lint $(GOLANGCI_LINT_VERSION): once and for a minute or two)
+	@$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION))
+
+$(GOTESTSUM):
+	$(call say,building gotestsum $(GOTESTSUM_VERSION): once)
+	@$(call install,gotest.tools/gotestsum@$(GOTESTSUM_VERSION))
+
+install = rm -rf $@.tmp && mkdir -p $@.tmp && GOWORK=off GOFLAGS= GOBIN=$@.tmp $(GO) install $(1) && mv $@.tmp/* $@ && rmdir $@.tmp
