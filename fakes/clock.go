@@ -17,8 +17,8 @@ import (
 // wake-up at its own time moves no further than the next timer:
 //
 //	for range ticks {
-//		clock.BlockUntil(ctx, 1)
-//		clock.AdvanceToNext()
+//		clock.BlockUntilDue(ctx, time.Second)
+//		clock.Advance(time.Second)
 //	}
 type ManualClock struct {
 	mu      sync.Mutex
@@ -28,8 +28,11 @@ type ManualClock struct {
 	waiters []clockWaiter
 }
 
+// clockWaiter waits for n timers that are due by a time, or at any time if it
+// is zero.
 type clockWaiter struct {
 	n     int
+	by    time.Time
 	ready chan struct{}
 }
 
@@ -57,7 +60,7 @@ func (c *ManualClock) NewTimer(d time.Duration) taskbridge.Timer {
 	place, _ := slices.BinarySearchFunc(c.timers, t, (*manualTimer).compare)
 	c.timers = slices.Insert(c.timers, place, t)
 	c.waiters = slices.DeleteFunc(c.waiters, func(w clockWaiter) bool {
-		if len(c.timers) < w.n {
+		if !c.satisfies(w) {
 			return false
 		}
 		close(w.ready)
@@ -103,15 +106,26 @@ func (c *ManualClock) moveTo(target time.Time) {
 	c.now = target
 }
 
-// BlockUntil waits until at least n timers are pending: until the code under
-// test has come to wait. The error is ctx's.
+// BlockUntil waits until at least n timers are pending, whoever made them. The
+// error is ctx's.
 func (c *ManualClock) BlockUntil(ctx context.Context, n int) error {
+	return c.block(ctx, n, func() time.Time { return time.Time{} })
+}
+
+// BlockUntilDue waits until a timer is pending that falls due within d from
+// now: until the code under test has come to that wait, whatever other timers
+// run longer beside it. The error is ctx's.
+func (c *ManualClock) BlockUntilDue(ctx context.Context, d time.Duration) error {
+	return c.block(ctx, 1, func() time.Time { return c.now.Add(d) })
+}
+
+func (c *ManualClock) block(ctx context.Context, n int, by func() time.Time) error {
 	c.mu.Lock()
-	if len(c.timers) >= n {
+	w := clockWaiter{n, by(), make(chan struct{})}
+	if c.satisfies(w) {
 		c.mu.Unlock()
 		return nil
 	}
-	w := clockWaiter{n, make(chan struct{})}
 	c.waiters = append(c.waiters, w)
 	c.mu.Unlock()
 	select {
@@ -123,6 +137,13 @@ func (c *ManualClock) BlockUntil(ctx context.Context, n int) error {
 	defer c.mu.Unlock()
 	c.waiters = slices.DeleteFunc(c.waiters, func(other clockWaiter) bool { return other.ready == w.ready })
 	return ctx.Err()
+}
+
+func (c *ManualClock) satisfies(w clockWaiter) bool {
+	if len(c.timers) < w.n || w.n <= 0 {
+		return w.n <= 0
+	}
+	return w.by.IsZero() || !c.timers[w.n-1].due.After(w.by)
 }
 
 // Pending returns how many timers have neither fired nor been stopped.

@@ -115,12 +115,29 @@ func TestBlockUntilWaitsForTheCodeUnderTest(t *testing.T) {
 		if err := clock.BlockUntil(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
-		clock.AdvanceToNext()
+		clock.Advance(time.Second)
 	}
 	wg.Wait()
 	if want := []time.Duration{1e9, 2e9, 3e9, 4e9, 5e9}; !slices.Equal(at, want) {
 		t.Errorf("woke at %v, want %v", at, want)
 	}
+}
+
+func TestBlockUntilDueLooksPastTimersThatRunLonger(t *testing.T) {
+	clock := fakes.NewManualClock(epoch)
+	clock.NewTimer(time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := clock.BlockUntilDue(ctx, time.Second); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a timer of a minute only: %v", err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { <-clock.NewTimer(time.Second).C() })
+	if err := clock.BlockUntilDue(t.Context(), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(time.Second)
+	wg.Wait()
 }
 
 func TestBlockUntilGivesUpWithItsContext(t *testing.T) {
