@@ -1,0 +1,439 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/core/memory"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 60 * time.Second
+
+var owner = taskbridge.Principal{Subject: "tester"}
+
+// fixture is a bridge with this executor over stores in memory.
+type fixture struct {
+	t         *testing.T
+	ctx       context.Context
+	store     *memory.Store
+	bridge    *taskbridge.Bridge
+	executor  *Executor
+	lifecycle *hookLifecycle
+	clock     *heldClock
+	log       *logBuffer
+	keys      atomic.Int64
+}
+
+// newFixture makes a fixture whose executor runs the commands. Unless options
+// say otherwise SIGKILL never comes: see heldClock.
+func newFixture(t *testing.T, commands map[string]Command, change ...func(*Options)) *fixture {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	f := &fixture{t: t, ctx: ctx, store: memory.NewStore(memory.Options{}), clock: newHeldClock(), log: &logBuffer{}}
+	local, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{
+		Stores: taskbridge.Stores{Tasks: f.store, Events: f.store},
+	})
+	must(t, err)
+	f.lifecycle = &hookLifecycle{TaskLifecycle: local}
+	opts := Options{
+		Lifecycle:  f.lifecycle,
+		InstanceID: "instance-1",
+		Commands:   commands,
+		StateDir:   filepath.Join(t.TempDir(), "state"),
+		MaxRunning: 4,
+		Grace:      graceHeld,
+		Clock:      f.clock,
+		Logger:     slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	f.executor, err = New(opts)
+	must(t, err)
+	routes := make(map[string]taskbridge.TaskExecutor)
+	for taskType := range commands {
+		routes[taskType] = f.executor
+	}
+	router, err := taskbridge.NewExecutorRouter(routes)
+	must(t, err)
+	f.bridge, err = taskbridge.New(taskbridge.Options{
+		Stores:    taskbridge.Stores{Tasks: f.store, Events: f.store},
+		Executors: router,
+	})
+	must(t, err)
+	t.Cleanup(func() {
+		// What a failed test left running is not waited for.
+		if t.Failed() {
+			cancel()
+			t.Logf("log:\n%s", f.log)
+		}
+		if err := f.executor.Close(ctx); err != nil && !t.Failed() {
+			t.Errorf("close: %v", err)
+		}
+		f.bridge.Subscription.Close()
+		if left, err := os.ReadDir(opts.StateDir); err != nil || len(left) != 1 {
+			t.Errorf("the state folder holds %v, %v", left, err)
+		}
+		must(t, f.store.Close())
+		cancel()
+	})
+	return f
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) create(taskType, input string) taskbridge.Task {
+	f.t.Helper()
+	result, err := f.bridge.Creation.CreateTask(f.ctx, owner, taskbridge.CreateTaskRequest{
+		ClientRequestID: strconv.FormatInt(f.keys.Add(1), 10),
+		TaskType:        taskType,
+		Input:           json.RawMessage(input),
+	})
+	must(f.t, err)
+	return result.Task
+}
+
+func (f *fixture) cancel(task taskbridge.Task, reason string) {
+	f.t.Helper()
+	_, _, err := f.bridge.Cancellation.CancelTask(f.ctx, owner, task.ID, reason)
+	must(f.t, err)
+}
+
+func (f *fixture) row(task taskbridge.Task) taskbridge.Task {
+	f.t.Helper()
+	row, err := f.store.GetTask(f.ctx, task.ID)
+	must(f.t, err)
+	return row
+}
+
+// end waits until the task has ended and the executor has let go of it.
+func (f *fixture) end(task taskbridge.Task) taskbridge.Task {
+	f.t.Helper()
+	deadline := time.Now().Add(patience)
+	row, err := f.bridge.Query.GetTask(f.ctx, owner, task.ID, patience)
+	must(f.t, err)
+	if !row.Status.Terminal() {
+		f.t.Fatalf("task %s is still %s; log:\n%s", task.ID, row.Status, f.log)
+	}
+	f.until(deadline, "the executor lets go of the task", func() bool {
+		inspection, err := f.executor.InspectTask(f.ctx, task)
+		must(f.t, err)
+		return inspection.Knowledge == taskbridge.InspectionAbsent
+	})
+	return row
+}
+
+// until looks again and again: for what has no event.
+func (f *fixture) until(deadline time.Time, what string, holds func() bool) {
+	f.t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("not in time: %s; log:\n%s", what, f.log)
+		}
+		<-tick.C
+	}
+}
+
+// payload holds the keys of all payloads.
+type payload struct {
+	Type                  taskbridge.EventType `json:"-"`
+	Progress              float64
+	Stage, Message, Level string
+	Code, Reason          string
+	Retryable             bool
+	Result                json.RawMessage
+}
+
+// events returns the stream so far.
+func (f *fixture) events(task taskbridge.Task) []payload {
+	f.t.Helper()
+	var all []payload
+	var after int64
+	for {
+		events, err := f.store.ReadEvents(f.ctx, task.ID, after, 1000)
+		must(f.t, err)
+		if len(events) == 0 {
+			return all
+		}
+		for _, event := range events {
+			p := payload{Type: event.Type}
+			must(f.t, json.Unmarshal(event.Payload, &p))
+			all = append(all, p)
+			after = event.Sequence
+		}
+	}
+}
+
+// messages returns the texts of the task's messages.
+func (f *fixture) messages(task taskbridge.Task) []string {
+	f.t.Helper()
+	var texts []string
+	for _, event := range f.events(task) {
+		if event.Type == taskbridge.EventMessage {
+			texts = append(texts, event.Message)
+		}
+	}
+	return texts
+}
+
+// message waits until the task has reported a message that begins with text and
+// returns what follows it.
+func (f *fixture) message(task taskbridge.Task, text string) string {
+	f.t.Helper()
+	var cursor taskbridge.Cursor
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
+	defer cancel()
+	for {
+		page, err := f.bridge.Polling.PollEvents(ctx, owner, taskbridge.PollRequest{TaskID: task.ID, After: cursor, Wait: patience})
+		must(f.t, err)
+		for _, event := range page.Events {
+			var p payload
+			must(f.t, json.Unmarshal(event.Payload, &p))
+			if rest, ok := cutPrefix(p.Message, text); ok && event.Type == taskbridge.EventMessage {
+				return rest
+			}
+		}
+		cursor = page.Next
+		if len(page.Events) == 0 || page.Status.Terminal() {
+			f.t.Fatalf("the task is %s and has not said %q; log:\n%s", page.Status, text, f.log)
+		}
+	}
+}
+
+func cutPrefix(s, prefix string) (string, bool) {
+	if len(s) < len(prefix) || s[:len(prefix)] != prefix {
+		return "", false
+	}
+	return s[len(prefix):], true
+}
+
+// wantFailure checks that the task has failed.
+func (f *fixture) wantFailure(row taskbridge.Task, code string, retryable bool) taskbridge.Failure {
+	f.t.Helper()
+	failure, ok := row.Failure()
+	if !ok || failure.Code != code || failure.Retryable != retryable {
+		f.t.Fatalf("the task is %s %s, want %s, retryable %v", row.Status, row.Terminal, code, retryable)
+	}
+	return failure
+}
+
+// script is a command that runs sh.
+func script(text string) Command {
+	return Command{Path: "/bin/sh", Args: []string{"-c", text}}
+}
+
+// helper is a command that runs a mode of this test binary.
+func helper(mode string, args ...string) Command {
+	path, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return Command{Path: path, Args: append([]string{"helper", mode}, args...)}
+}
+
+// logBuffer keeps what was logged.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// witness is a named pipe that processes hold open for writing: it tells the
+// test when the first one does and when the last one has gone.
+type witness struct {
+	t    *testing.T
+	path string
+	pipe *os.File
+}
+
+func newWitness(t *testing.T) *witness {
+	t.Helper()
+	w := &witness{t: t, path: filepath.Join(t.TempDir(), "witness")}
+	must(t, syscall.Mkfifo(w.path, 0o600))
+	// Both ends at first, so that opening does not wait for anybody.
+	var err error
+	w.pipe, err = os.OpenFile(w.path, os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = w.pipe.Close() })
+	return w
+}
+
+// hears waits for n bytes that the processes have written.
+func (w *witness) hears(n int) string {
+	w.t.Helper()
+	must(w.t, w.pipe.SetReadDeadline(time.Now().Add(patience)))
+	buf := make([]byte, n)
+	for read := 0; read < n; {
+		k, err := w.pipe.Read(buf[read:])
+		must(w.t, err)
+		read += k
+	}
+	return string(buf)
+}
+
+// gone waits until no process holds the pipe any more.
+func (w *witness) gone() {
+	w.t.Helper()
+	reader, err := os.OpenFile(w.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	must(w.t, err)
+	must(w.t, w.pipe.Close()) // from here on only the processes write
+	defer func() { must(w.t, reader.Close()) }()
+	must(w.t, reader.SetReadDeadline(time.Now().Add(patience)))
+	buf := make([]byte, 1024)
+	for {
+		n, err := reader.Read(buf)
+		if n > 0 {
+			continue
+		}
+		if err == nil || err.Error() == "EOF" {
+			return
+		}
+		w.t.Fatalf("processes are still there: %v", err)
+	}
+}
+
+// Durations that heldClock holds.
+const (
+	graceHeld   = 1001 * time.Hour
+	timeoutHeld = 1002 * time.Hour
+)
+
+// heldClock is the system's, but for timers of more than a thousand hours:
+// those fire when the test says so.
+type heldClock struct {
+	taskbridge.SystemClock
+	mu   sync.Mutex
+	held map[time.Duration]chan time.Time
+}
+
+func newHeldClock() *heldClock {
+	return &heldClock{held: map[time.Duration]chan time.Time{
+		graceHeld:   make(chan time.Time),
+		timeoutHeld: make(chan time.Time),
+	}}
+}
+
+func (c *heldClock) NewTimer(d time.Duration) taskbridge.Timer {
+	if ch, ok := c.held[d]; ok {
+		return heldTimer(ch)
+	}
+	return c.SystemClock.NewTimer(d)
+}
+
+// fire ends one timer of the duration, once somebody waits for it.
+func (c *heldClock) fire(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case c.held[d] <- time.Now():
+	case <-time.After(patience):
+		t.Fatalf("nobody waits for a timer of %s", d)
+	}
+}
+
+type heldTimer chan time.Time
+
+func (t heldTimer) C() <-chan time.Time { return t }
+func (t heldTimer) Stop() bool          { return true }
+
+// hookLifecycle lets a test come between the executor and the lifecycle.
+type hookLifecycle struct {
+	taskbridge.TaskLifecycle
+	start  func(ctx context.Context, taskID string) error // before a Start
+	settle func(ctx context.Context, taskID string) error // before a Settle
+	report func(ctx context.Context) error                // before a Progress or Message
+	after  func() error                                   // after one that has been recorded
+
+	starts, running, most atomic.Int64
+}
+
+func (l *hookLifecycle) Start(ctx context.Context, taskID string, claim taskbridge.Claim) (taskbridge.Run, error) {
+	l.starts.Add(1)
+	if l.start != nil {
+		if err := l.start(ctx, taskID); err != nil {
+			return nil, err
+		}
+	}
+	run, err := l.TaskLifecycle.Start(ctx, taskID, claim)
+	if err != nil {
+		return nil, err
+	}
+	running := l.running.Add(1)
+	for most := l.most.Load(); running > most && !l.most.CompareAndSwap(most, running); {
+		most = l.most.Load()
+	}
+	return &hookRun{Run: run, lifecycle: l}, nil
+}
+
+func (l *hookLifecycle) Settle(ctx context.Context, taskID string, outcome taskbridge.Outcome) error {
+	if l.settle != nil {
+		if err := l.settle(ctx, taskID); err != nil {
+			return err
+		}
+	}
+	return l.TaskLifecycle.Settle(ctx, taskID, outcome)
+}
+
+type hookRun struct {
+	taskbridge.Run
+	lifecycle *hookLifecycle
+	closed    sync.Once
+}
+
+func (r *hookRun) between(ctx context.Context, report func() error) error {
+	if r.lifecycle.report != nil {
+		if err := r.lifecycle.report(ctx); err != nil {
+			return err
+		}
+	}
+	err := report()
+	if err == nil && r.lifecycle.after != nil {
+		err = r.lifecycle.after()
+	}
+	return err
+}
+
+func (r *hookRun) Progress(ctx context.Context, progress taskbridge.Progress) error {
+	return r.between(ctx, func() error { return r.Run.Progress(ctx, progress) })
+}
+
+func (r *hookRun) Message(ctx context.Context, message taskbridge.Message) error {
+	return r.between(ctx, func() error { return r.Run.Message(ctx, message) })
+}
+
+func (r *hookRun) Close() error {
+	r.closed.Do(func() { r.lifecycle.running.Add(-1) })
+	return r.Run.Close()
+}
+
+func describeEvents(events []payload) string { return fmt.Sprintf("%+v", events) }

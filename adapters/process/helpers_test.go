@@ -1,0 +1,180 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/core/memory"
+)
+
+// runHelper is what this test binary does as the command of a task.
+func runHelper(mode string, args []string) int {
+	helpers := map[string]func(args []string) error{
+		"echo":      helperEcho,
+		"flood":     helperFlood,
+		"plain":     helperPlain,
+		"mark":      helperMark,
+		"server":    helperServer,
+		"terminate": func([]string) error { return syscall.Kill(os.Getpid(), syscall.SIGTERM) },
+	}
+	run, ok := helpers[mode]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "no helper %q\n", mode)
+		return 2
+	}
+	if err := run(args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// helperEcho makes a result of all that it was given.
+func helperEcho(args []string) error {
+	input, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	env := make(map[string]string)
+	for _, entry := range os.Environ() {
+		key, value, _ := strings.Cut(entry, "=")
+		env[key] = value
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	return report(map[string]any{"result": map[string]any{
+		"stdin": string(input), "args": args, "env": env, "dir": dir,
+		"session": sessionOf(os.Getpid()), "pid": os.Getpid(),
+	}})
+}
+
+// sessionOf returns the session of a process, 0 if it is not there.
+func sessionOf(pid int) int {
+	p, err := readProcess(pid)
+	if err != nil {
+		return 0
+	}
+	return p.session
+}
+
+// report prints a line report.
+func report(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Printf("%s%s\n", taskbridge.LineReportPrefix, text)
+	return err
+}
+
+// helperFlood writes megabytes of standard output without a line end.
+func helperFlood(args []string) error {
+	megabytes, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	text := []byte(strings.Repeat("x", 1<<20))
+	for range megabytes {
+		if _, err := os.Stdout.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// helperPlain writes numbered lines, then a result.
+func helperPlain(args []string) error {
+	count, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	for i := range count {
+		if _, err := fmt.Fprintf(out, "line %d\n", i); err != nil {
+			return err
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	return report(map[string]any{"result": count})
+}
+
+// helperMark appends to the file that it has begun and that it has ended.
+func helperMark(args []string) error {
+	file, err := os.OpenFile(args[0], os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := file.WriteString("+"); err != nil {
+		return err
+	}
+	if _, err := file.WriteString("-"); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// helperServer plays a server: it runs the script as a task until it is killed,
+// and says "ready" on its standard output once the task has said something.
+func helperServer(args []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	store := memory.NewStore(memory.Options{})
+	stores := taskbridge.Stores{Tasks: store, Events: store}
+	lifecycle, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{Stores: stores})
+	if err != nil {
+		return err
+	}
+	executor, err := New(Options{
+		Lifecycle: lifecycle, InstanceID: "server", StateDir: filepath.Clean(args[0]),
+		Commands: map[string]Command{"script": script(args[1])},
+	})
+	if err != nil {
+		return err
+	}
+	router, err := taskbridge.NewExecutorRouter(map[string]taskbridge.TaskExecutor{"script": executor})
+	if err != nil {
+		return err
+	}
+	bridge, err := taskbridge.New(taskbridge.Options{Stores: stores, Executors: router})
+	if err != nil {
+		return err
+	}
+	created, err := bridge.Creation.CreateTask(ctx, owner, taskbridge.CreateTaskRequest{ClientRequestID: "1", TaskType: "script"})
+	if err != nil {
+		return err
+	}
+	var cursor taskbridge.Cursor
+	for {
+		page, err := bridge.Polling.PollEvents(ctx, owner, taskbridge.PollRequest{TaskID: created.Task.ID, After: cursor, Wait: patience})
+		switch {
+		case err != nil:
+			return err
+		case page.Status.Terminal():
+			return fmt.Errorf("the task has ended: %s", page.Events[len(page.Events)-1].Payload)
+		case len(page.Events) == 0:
+			return fmt.Errorf("the task says nothing")
+		}
+		cursor = page.Next
+		if page.Events[len(page.Events)-1].Type != taskbridge.EventStarted {
+			break
+		}
+	}
+	fmt.Println("ready")
+	timer := time.NewTimer(patience)
+	<-timer.C
+	return fmt.Errorf("nobody has killed the server")
+}
