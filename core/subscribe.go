@@ -13,6 +13,9 @@ type SubscriptionOptions struct {
 	// RingBytes bounds the recent events kept in memory for each task that has
 	// subscribers; default 256 KiB.
 	RingBytes int
+	// ReplayBytes bounds the older events kept in memory, over all streams that
+	// have subscribers, for readers who replay them; default 32 MiB.
+	ReplayBytes int
 	// Backstop is how long a task with subscribers may go without being read,
 	// should a wake-up have been lost; default 30 s.
 	Backstop time.Duration
@@ -23,6 +26,7 @@ type TaskSubscriptionService struct {
 	*base
 	ringBytes int
 	backstop  time.Duration
+	replays   *replayCache
 
 	life    context.Context
 	endLife context.CancelFunc
@@ -34,7 +38,7 @@ type TaskSubscriptionService struct {
 }
 
 func newSubscriptionService(b *base, opts SubscriptionOptions) (*TaskSubscriptionService, error) {
-	if opts.RingBytes < 0 || opts.Backstop < 0 {
+	if opts.RingBytes < 0 || opts.ReplayBytes < 0 || opts.Backstop < 0 {
 		return nil, argumentErrorf("SubscriptionOptions", "must not be negative")
 	}
 	s := &TaskSubscriptionService{
@@ -43,6 +47,7 @@ func newSubscriptionService(b *base, opts SubscriptionOptions) (*TaskSubscriptio
 		backstop:  cmp.Or(opts.Backstop, 30*time.Second),
 		tails:     make(map[string]*tail),
 	}
+	s.replays = newReplayCache(s, cmp.Or(opts.ReplayBytes, 32<<20))
 	s.life, s.endLife = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -160,6 +165,7 @@ func (s *TaskSubscriptionService) release(t *tail) {
 		if t.stopWatch != nil {
 			t.stopWatch()
 		}
+		s.replays.forget(t)
 	}
 }
 
@@ -270,9 +276,13 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]Frame, e
 	}
 }
 
-// replay reads the next page from the store. A page of large events makes the
-// next one shorter.
+// replay takes what comes next from the pages that readers share, or else from
+// the store. A page of large events makes the next one shorter.
 func (s *Subscription) replay(ctx context.Context) ([]Frame, error) {
+	frames, err := s.service.replays.after(ctx, s.tail, s.cursor, batchBytes)
+	if err != nil || len(frames) > 0 {
+		return frames, err
+	}
 	events, _, err := s.service.readAfter(ctx, s.tail.taskID, s.cursor, s.page)
 	if err != nil {
 		return nil, err

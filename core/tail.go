@@ -179,12 +179,7 @@ func (t *tail) after(c Cursor, limit int) (position, error) {
 		p.behind = true
 	default:
 		frames := t.frames[c.Sequence+1-t.frames[0].Sequence:]
-		n, size := 0, 0
-		for n < len(frames) && (n == 0 || size < limit) {
-			size += frames[n].size()
-			n++
-		}
-		p.frames = frames[:n:n]
+		p.frames = upTo(frames, limit)
 	}
 	return p, nil
 }
