@@ -15,7 +15,7 @@ type TaskCancellationService struct{ *base }
 // is after the call is returned; alreadyTerminal says that the task had ended
 // before it.
 //
-// Errors: [ErrTaskNotFound], [*ArgumentError], [*SizeError] (a reason over the
+// Errors: [ErrForbidden], [ErrTaskNotFound], [*SizeError] (a reason over the
 // limit of an event). That the executor cannot be reached is no error: the
 // [Reconciler] asks again.
 func (s *TaskCancellationService) CancelTask(ctx context.Context, principal Principal, taskID, reason string) (task Task, alreadyTerminal bool, err error) {
@@ -75,6 +75,9 @@ func (b *base) askToCancel(ctx context.Context, row Task) {
 
 // visible reads a task for a principal: one that it may not see is not there.
 func (b *base) visible(ctx context.Context, principal Principal, taskID string, permission Permission) (Task, error) {
+	if !b.ownership.Allows(principal, permission) {
+		return Task{}, ErrForbidden
+	}
 	if !ValidTaskID(taskID) {
 		return Task{}, ErrTaskNotFound
 	}

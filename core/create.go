@@ -40,7 +40,7 @@ type CreateTaskResult struct {
 // is FAILED then. An executor whose answer is not known is no error: the task
 // stays ACCEPTED and the [Reconciler] goes on with it.
 func (s *TaskCreationService) CreateTask(ctx context.Context, principal Principal, request CreateTaskRequest) (CreateTaskResult, error) {
-	if !s.ownership.MayCreate(principal) {
+	if !s.ownership.Allows(principal, PermissionCreate) {
 		return CreateTaskResult{}, ErrForbidden
 	}
 	task, executor, err := s.newTask(principal, request)

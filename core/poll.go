@@ -45,7 +45,7 @@ type PollResult struct {
 // PollEvents returns as soon as one event is there, else after the whole of
 // request.Wait with none, whether or not the task has ended. If ctx ends while
 // it waits, the page is empty and there is no error.
-// Errors: [ErrTaskNotFound], [*ArgumentError], [*GapError].
+// Errors: [ErrForbidden], [ErrTaskNotFound], [*ArgumentError], [*GapError].
 func (s *TaskPollingService) PollEvents(ctx context.Context, principal Principal, request PollRequest) (PollResult, error) {
 	limit := request.MaxEvents
 	if limit == 0 {

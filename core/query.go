@@ -13,7 +13,7 @@ type TaskQueryService struct{ *base }
 
 // GetTask returns the row. If wait is above zero and the task has not ended, it
 // waits that long for the end and returns the row as it is then, also when ctx
-// ends before. Error: [ErrTaskNotFound].
+// ends before. Errors: [ErrForbidden], [ErrTaskNotFound].
 func (s *TaskQueryService) GetTask(ctx context.Context, principal Principal, taskID string, wait time.Duration) (Task, error) {
 	row, err := s.visible(ctx, principal, taskID, PermissionRead)
 	if err != nil || wait <= 0 || row.Status.Terminal() {
@@ -109,7 +109,7 @@ const (
 )
 
 // ListTasks returns the principal's tasks, newest first, without Input and
-// Terminal. Errors: [*ArgumentError]; [ErrInvalidCursor].
+// Terminal. Errors: [ErrForbidden], [*ArgumentError], [ErrInvalidCursor].
 func (s *TaskQueryService) ListTasks(ctx context.Context, principal Principal, request ListTasksRequest) (ListTasksResult, error) {
 	for _, status := range request.Statuses {
 		if !status.Valid() {
@@ -127,10 +127,10 @@ func (s *TaskQueryService) ListTasks(ctx context.Context, principal Principal, r
 	if err != nil {
 		return ListTasksResult{}, err
 	}
-	all := s.ownership.MayListAll(principal)
-	if !all && !s.ownership.MayAccess(principal, principal.Subject, PermissionRead) {
-		return ListTasksResult{Tasks: []Task{}}, nil
+	if !s.ownership.Allows(principal, PermissionRead) {
+		return ListTasksResult{}, ErrForbidden
 	}
+	all := s.ownership.MayListAll(principal)
 	rows, err := s.journal.tasks.ListTasks(ctx, TaskQuery{
 		Owner: principal.Subject, AnyOwner: all,
 		Statuses: request.Statuses, Types: request.Types,

@@ -81,7 +81,7 @@ const frameOverhead = 96
 func (f Frame) size() int { return len(f.Envelope) + frameOverhead }
 
 // Subscribe opens a subscription; the caller closes it.
-// Errors: [ErrTaskNotFound], [*GapError], [ErrClosed].
+// Errors: [ErrForbidden], [ErrTaskNotFound], [*GapError], [ErrClosed].
 func (s *TaskSubscriptionService) Subscribe(ctx context.Context, principal Principal, request SubscribeRequest) (*Subscription, error) {
 	row, err := s.visible(ctx, principal, request.TaskID, PermissionRead)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *TaskSubscriptionService) Subscribe(ctx context.Context, principal Princ
 	if err != nil {
 		return nil, err
 	}
-	sub := &Subscription{service: s, tail: t, cursor: request.After, page: replayPage}
+	sub := &Subscription{service: s, tail: t, owner: row.Owner, cursor: request.After, page: replayPage}
 	if err := sub.open(ctx, row, request.GapError); err != nil {
 		sub.Close()
 		return nil, err
@@ -191,6 +191,7 @@ func (s *TaskSubscriptionService) Close() {
 type Subscription struct {
 	service *TaskSubscriptionService
 	tail    *tail
+	owner   string
 	cursor  Cursor
 	warning []Frame // to be delivered first
 	atEnd   bool
@@ -311,6 +312,13 @@ func (s *Subscription) checkBackstop() {
 // AtEnd reports whether the cursor that the subscription was opened with is the
 // terminal event's: there is nothing more to come.
 func (s *Subscription) AtEnd() bool { return s.atEnd }
+
+// Permitted reports whether the principal may still read this task: transports
+// ask now and then while a stream lives, with the principal as it is then.
+func (s *Subscription) Permitted(principal Principal) bool {
+	policy := s.service.ownership
+	return policy.Allows(principal, PermissionRead) && policy.MayAccess(principal, s.owner, PermissionRead)
+}
 
 // Close releases the subscription. It may be called more than once.
 func (s *Subscription) Close() {
