@@ -1,0 +1,175 @@
+package sqlitestore
+
+import (
+	"database/sql/driver"
+	"fmt"
+	"strings"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// inlineDocuments is up to how many bytes input and metadata together are kept
+// in the task's row, about a page of the file.
+const inlineDocuments = 4096
+
+// The columns of a task's row, in the order of the functions below.
+const (
+	onceColumns = "id, owner, client_request_id, fingerprint, type, created_at"
+	changeable  = "revision, status, updated_at, started_at, finished_at, " +
+		"attempt, claim, attempt_started_at, starts, controls, attempt_control, suspend_control, " +
+		"cancel_requested_at, cancel_reason, cancel_tries, " +
+		"submission_state, submission_lease_until, submission_deadline, submission_tries, submission_barred, " +
+		"instance, due_submission, due_cancellation, due_stream, due_inspection, suspension, suspend_ids"
+	metadataColumn = "coalesce(t.metadata, (SELECT d.metadata FROM task_documents d WHERE d.task_no = t.task_no))"
+	inputColumn    = "coalesce(t.input, (SELECT d.input FROM task_documents d WHERE d.task_no = t.task_no))"
+
+	listedColumns = onceColumns + ", " + changeable + ", " + metadataColumn
+	allColumns    = listedColumns + ", " + inputColumn + ", t.terminal"
+)
+
+const (
+	sqlTaskByID    = "SELECT " + allColumns + " FROM tasks t WHERE t.id = ?"
+	sqlTaskByKey   = "SELECT " + allColumns + " FROM tasks t WHERE t.owner = ? AND t.client_request_id = ?"
+	sqlTaskState   = "SELECT task_no, revision, status FROM tasks WHERE id = ?"
+	sqlInsertAside = "INSERT INTO task_documents (task_no, metadata, input) VALUES (?, ?, ?)"
+)
+
+var (
+	sqlInsertTask = fmt.Sprintf(
+		"INSERT INTO tasks (task_no, %s, %s, terminal, metadata, input) VALUES (?%s) ON CONFLICT DO NOTHING",
+		onceColumns, changeable, strings.Repeat(", ?", countOnce+countChangeable+3))
+	sqlUpdateTask = "UPDATE tasks SET " +
+		strings.ReplaceAll(changeable, ",", " = ?,") + " = ?, terminal = ? WHERE task_no = ?"
+
+	sqlDueTasks = map[taskbridge.DueKind]string{
+		taskbridge.DueSubmission:   dueQuery("due_submission"),
+		taskbridge.DueCancellation: dueQuery("due_cancellation"),
+		taskbridge.DueStream:       dueQuery("due_stream"),
+		taskbridge.DueInspection:   dueQuery("due_inspection"),
+	}
+
+	countOnce       = strings.Count(onceColumns, ",") + 1
+	countChangeable = strings.Count(changeable, ",") + 1
+)
+
+func dueQuery(column string) string {
+	return fmt.Sprintf("SELECT id FROM tasks WHERE %[1]s <= ? AND %[1]s IS NOT NULL ORDER BY %[1]s LIMIT ?", column)
+}
+
+// insertTask inserts the row unless its key or its id is there already.
+func insertTask(c *conn, no int64, t taskbridge.Task) (bool, error) {
+	s, err := c.statement(sqlInsertTask)
+	if err != nil {
+		return false, err
+	}
+	s.bind(no, t.ID, t.Owner, t.ClientRequestID, t.Fingerprint, t.Type, t.CreatedAt.UnixMicro())
+	if err := bindChangeable(s, t); err != nil {
+		return false, err
+	}
+	aside := len(t.Input)+len(t.Metadata) > inlineDocuments
+	if aside {
+		s.add(nil, nil)
+	} else {
+		s.add(blobValue(t.Metadata), blobValue(t.Input))
+	}
+	changed, err := s.run()
+	if err != nil || changed == 0 {
+		return false, err
+	}
+	if aside {
+		_, err = c.exec(sqlInsertAside, no, blobValue(t.Metadata), blobValue(t.Input))
+	}
+	return true, err
+}
+
+// writeTask replaces the changeable columns of the row and raises the revision.
+func writeTask(c *conn, no int64, t taskbridge.Task) error {
+	s, err := c.statement(sqlUpdateTask)
+	if err != nil {
+		return err
+	}
+	t.Revision++
+	s.bind()
+	if err := bindChangeable(s, t); err != nil {
+		return err
+	}
+	s.add(no)
+	changed, err := s.run()
+	if err == nil && changed != 1 {
+		err = fmt.Errorf("the update of row %d changed %d rows", no, changed)
+	}
+	return err
+}
+
+// bindChangeable adds the changeable columns and the terminal payload.
+func bindChangeable(s *statement, t taskbridge.Task) error {
+	suspension, err := jsonValue(t.Suspension, t.Suspension == nil)
+	if err != nil {
+		return fmt.Errorf("suspension: %w", err)
+	}
+	suspendIDs, err := jsonValue(t.SuspendIDs, len(t.SuspendIDs) == 0)
+	if err != nil {
+		return fmt.Errorf("suspend ids: %w", err)
+	}
+	s.add(
+		t.Revision, statusCodes[t.Status], timeValue(t.UpdatedAt), timeValue(t.StartedAt), timeValue(t.FinishedAt),
+		t.Attempt, t.Claim, timeValue(t.AttemptStartedAt), t.Starts, t.Controls, t.AttemptControl, t.SuspendControl,
+		timeValue(t.Cancellation.RequestedAt), t.Cancellation.Reason, int64(t.Cancellation.Tries),
+		string(t.Submission.State), timeValue(t.Submission.LeaseUntil), timeValue(t.Submission.Deadline),
+		int64(t.Submission.Tries), boolValue(t.Submission.Barred),
+		t.Instance, timeValue(t.Due.Submission), timeValue(t.Due.Cancellation), timeValue(t.Due.Stream), timeValue(t.Due.Inspection),
+		suspension, suspendIDs, []byte(t.Terminal),
+	)
+	return nil
+}
+
+// selectTask returns the row that the query finds, with all columns.
+func selectTask(c *conn, sql string, values ...driver.Value) (t taskbridge.Task, found bool, err error) {
+	err = c.query(background, sql, func(row []driver.Value) (err error) {
+		found = true
+		t, err = listedTask(row)
+		if err == nil {
+			at := countOnce + countChangeable + 1
+			t.Input, t.Terminal = blob(row[at]), blob(row[at+1])
+		}
+		return err
+	}, values...)
+	return t, found, err
+}
+
+// listedTask reads a row of the listed columns.
+func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
+	at := -1
+	next := func() driver.Value { at++; return row[at] }
+
+	t.ID, t.Owner, t.ClientRequestID = text(next()), text(next()), text(next())
+	t.Fingerprint, t.Type, t.CreatedAt = text(next()), text(next()), timeOf(next())
+
+	t.Revision = integer(next())
+	if t.Status, err = statusName(integer(next())); err != nil {
+		return t, fmt.Errorf("task %s: %w", t.ID, err)
+	}
+	t.UpdatedAt, t.StartedAt, t.FinishedAt = timeOf(next()), timeOf(next()), timeOf(next())
+	t.Attempt, t.Claim, t.AttemptStartedAt = integer(next()), text(next()), timeOf(next())
+	t.Starts, t.Controls = integer(next()), integer(next())
+	t.AttemptControl, t.SuspendControl = integer(next()), integer(next())
+	t.Cancellation = taskbridge.Cancellation{
+		RequestedAt: timeOf(next()), Reason: text(next()), Tries: int(integer(next())),
+	}
+	t.Submission = taskbridge.Submission{
+		State: taskbridge.SubmissionState(text(next())), LeaseUntil: timeOf(next()), Deadline: timeOf(next()),
+		Tries: int(integer(next())), Barred: integer(next()) != 0,
+	}
+	t.Instance = text(next())
+	t.Due = taskbridge.Due{
+		Submission: timeOf(next()), Cancellation: timeOf(next()), Stream: timeOf(next()), Inspection: timeOf(next()),
+	}
+	if err := fromJSON(next(), &t.Suspension); err != nil {
+		return t, fmt.Errorf("task %s: suspension: %w", t.ID, err)
+	}
+	if err := fromJSON(next(), &t.SuspendIDs); err != nil {
+		return t, fmt.Errorf("task %s: suspend ids: %w", t.ID, err)
+	}
+	t.Metadata = blob(next())
+	return t, nil
+}
