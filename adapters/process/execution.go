@@ -147,6 +147,11 @@ func (x *execution) perform() (taskbridge.Outcome, bool) {
 // spawn puts the execution on record, starts the command, and adds to the
 // record what it is found by.
 func (x *execution) spawn(reporter *reporter) (*child, error) {
+	if x.command.Dir != "" { // the error of a start does not tell it from the program
+		if _, err := os.Stat(x.command.Dir); err != nil {
+			return nil, fmt.Errorf("the working directory: %w", err)
+		}
+	}
 	input := x.run.Task().Input
 	own := []string{envTaskID + "=" + x.job.taskID, envTaskType + "=" + x.job.taskType, envClaim + "=" + x.claim}
 	if len(input) <= maxEnvInput {

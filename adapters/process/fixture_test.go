@@ -127,19 +127,20 @@ func (f *fixture) row(task taskbridge.Task) taskbridge.Task {
 // end waits until the task has ended and the executor has let go of it.
 func (f *fixture) end(task taskbridge.Task) taskbridge.Task {
 	f.t.Helper()
-	deadline := time.Now().Add(patience)
 	row, err := f.bridge.Query.GetTask(f.ctx, owner, task.ID, patience)
 	must(f.t, err)
 	if !row.Status.Terminal() {
 		f.t.Fatalf("task %s is still %s; log:\n%s", task.ID, row.Status, f.log)
 	}
-	f.until(deadline, "the executor lets go of the task", func() bool {
+	f.until(deadline(), "the executor lets go of the task", func() bool {
 		inspection, err := f.executor.InspectTask(f.ctx, task)
 		must(f.t, err)
 		return inspection.Knowledge == taskbridge.InspectionAbsent
 	})
 	return row
 }
+
+func deadline() time.Time { return time.Now().Add(patience) }
 
 // until looks again and again: for what has no event.
 func (f *fixture) until(deadline time.Time, what string, holds func() bool) {
@@ -302,6 +303,13 @@ func (w *witness) hears(n int) string {
 	return string(buf)
 }
 
+// opens lets one process go on that reads a line from the pipe.
+func (w *witness) opens() {
+	w.t.Helper()
+	_, err := w.pipe.WriteString("go\n")
+	must(w.t, err)
+}
+
 // gone waits until no process holds the pipe any more.
 func (w *witness) gone() {
 	w.t.Helper()
@@ -369,10 +377,11 @@ func (t heldTimer) Stop() bool          { return true }
 // hookLifecycle lets a test come between the executor and the lifecycle.
 type hookLifecycle struct {
 	taskbridge.TaskLifecycle
-	start  func(ctx context.Context, taskID string) error // before a Start
-	settle func(ctx context.Context, taskID string) error // before a Settle
-	report func(ctx context.Context) error                // before a Progress or Message
-	after  func() error                                   // after one that has been recorded
+	start   func(ctx context.Context, taskID string) error // before a Start
+	started func(taskID string)                            // behind a Start that succeeded
+	settle  func(ctx context.Context, taskID string) error // before a Settle
+	report  func(ctx context.Context) error                // before a Progress or Message
+	end     func(ctx context.Context) error                // before a Complete
 
 	starts, running, most atomic.Int64
 }
@@ -387,6 +396,9 @@ func (l *hookLifecycle) Start(ctx context.Context, taskID string, claim taskbrid
 	run, err := l.TaskLifecycle.Start(ctx, taskID, claim)
 	if err != nil {
 		return nil, err
+	}
+	if l.started != nil {
+		l.started(taskID)
 	}
 	running := l.running.Add(1)
 	for most := l.most.Load(); running > most && !l.most.CompareAndSwap(most, running); {
@@ -416,11 +428,16 @@ func (r *hookRun) between(ctx context.Context, report func() error) error {
 			return err
 		}
 	}
-	err := report()
-	if err == nil && r.lifecycle.after != nil {
-		err = r.lifecycle.after()
+	return report()
+}
+
+func (r *hookRun) Complete(ctx context.Context, completion taskbridge.Completion) error {
+	if r.lifecycle.end != nil {
+		if err := r.lifecycle.end(ctx); err != nil {
+			return err
+		}
 	}
-	return err
+	return r.Run.Complete(ctx, completion)
 }
 
 func (r *hookRun) Progress(ctx context.Context, progress taskbridge.Progress) error {
