@@ -14,6 +14,7 @@ type base struct {
 	submission SubmissionOptions
 	clock      Clock
 	logger     *slog.Logger
+	observer   Observer
 }
 
 func newBase(opts Options) (*base, error) {
@@ -34,6 +35,7 @@ func newBase(opts Options) (*base, error) {
 		submission: submission,
 		clock:      clockOrSystem(opts.Clock),
 		logger:     opts.Logger,
+		observer:   opts.Observer,
 	}
 	if b.ownership == nil {
 		b.ownership = OwnerOnly{}
@@ -41,6 +43,6 @@ func newBase(opts Options) (*base, error) {
 	if b.logger == nil {
 		b.logger = slog.New(slog.DiscardHandler)
 	}
-	b.journal = newJournal(opts.Stores, b.clock)
+	b.journal = newJournal(opts.Stores, b.clock, b.observer)
 	return b, nil
 }

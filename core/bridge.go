@@ -28,6 +28,7 @@ type Options struct {
 	Reconciliation ReconciliationOptions
 	Clock          Clock
 	Logger         *slog.Logger // nil: discarded
+	Observer       Observer     // nil: nobody is told
 }
 
 // Bridge holds the services over one pair of stores. Its fields are set by

@@ -66,7 +66,10 @@ func (s *TaskCancellationService) CancelTask(ctx context.Context, principal Prin
 func (b *base) askToCancel(ctx context.Context, row Task) {
 	executor, err := b.executors.Executor(row.Type)
 	if err == nil {
+		var done func(error)
+		ctx, done = begin(ctx, b.observer, row.operation(OperationCancel))
 		err = executor.RequestCancellation(ctx, row, row.Cancellation.Reason)
+		done(err)
 	}
 	if err != nil {
 		b.logger.Warn("cancellation not passed on yet", "taskId", row.ID, "error", err)

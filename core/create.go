@@ -47,6 +47,14 @@ func (s *TaskCreationService) CreateTask(ctx context.Context, principal Principa
 	if err != nil {
 		return CreateTaskResult{}, err
 	}
+	ctx, done := begin(ctx, s.observer, Operation{Kind: OperationCreate, TaskType: task.Type})
+	result, err := s.insert(ctx, task, executor)
+	done(err)
+	return result, err
+}
+
+// insert makes the row durable and, if it is new, submits it.
+func (s *TaskCreationService) insert(ctx context.Context, task Task, executor TaskExecutor) (CreateTaskResult, error) {
 	row, created, err := s.journal.tasks.CreateTask(ctx, task)
 	switch {
 	case err != nil:
@@ -126,7 +134,9 @@ func (b *base) claimed(row Task, executor TaskExecutor, now time.Time) Task {
 // the reconciler owes it the rest.
 func (b *base) submit(ctx context.Context, row Task, executor TaskExecutor) (Task, error) {
 	submitCtx, cancel := context.WithTimeout(ctx, b.submission.Timeout)
+	submitCtx, done := begin(submitCtx, b.observer, row.operation(OperationSubmit))
 	submitErr := executor.SubmitTask(submitCtx, row)
+	done(submitErr)
 	cancel()
 
 	var rejection *RejectionError

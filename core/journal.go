@@ -22,10 +22,12 @@ type journal struct {
 	events EventStore
 	atomic AtomicStore // nil: separate stores
 	clock  Clock
+	// observer is told of ends, which are recorded here and nowhere else.
+	observer Observer
 }
 
-func newJournal(stores Stores, clock Clock) *journal {
-	j := &journal{tasks: stores.Tasks, events: stores.Events, clock: clock}
+func newJournal(stores Stores, clock Clock, observer Observer) *journal {
+	j := &journal{tasks: stores.Tasks, events: stores.Events, clock: clock, observer: observer}
 	if atomic, ok := stores.Tasks.(AtomicStore); ok && any(stores.Tasks) == any(stores.Events) {
 		j.atomic = atomic
 	}
@@ -38,6 +40,18 @@ func (j *journal) now() time.Time { return timestamp(j.clock.Now()) }
 // by which next is ahead of prev. If it fails after the row was written, the
 // row is returned with the error and the stream is owed.
 func (j *journal) commit(ctx context.Context, prev, next Task) (Task, error) {
+	if !next.Status.Terminal() || prev.Status.Terminal() {
+		return j.write(ctx, prev, next)
+	}
+	operation := next.operation(OperationEnd)
+	operation.Event = terminalEvent(next.Status)
+	ctx, done := begin(ctx, j.observer, operation)
+	row, err := j.write(ctx, prev, next)
+	done(err)
+	return row, err
+}
+
+func (j *journal) write(ctx context.Context, prev, next Task) (Task, error) {
 	if !prev.Due.Stream.IsZero() {
 		// The events that prev owes come first, and a row can owe only what can
 		// be derived from it.

@@ -21,6 +21,7 @@ type LifecycleOptions struct {
 	Backstop time.Duration
 	Clock    Clock
 	Logger   *slog.Logger // nil: discarded
+	Observer Observer     // nil: nobody is told
 }
 
 // LocalLifecycle records over the stores of this process.
@@ -31,6 +32,7 @@ type LocalLifecycle struct {
 	backstop   time.Duration
 	clock      Clock
 	logger     *slog.Logger
+	observer   Observer
 }
 
 var _ TaskLifecycle = (*LocalLifecycle)(nil)
@@ -46,11 +48,12 @@ func NewLocalLifecycle(opts LifecycleOptions) (*LocalLifecycle, error) {
 		backstop:   cmp.Or(opts.Backstop, 15*time.Second),
 		clock:      clockOrSystem(opts.Clock),
 		logger:     opts.Logger,
+		observer:   opts.Observer,
 	}
 	if l.logger == nil {
 		l.logger = slog.New(slog.DiscardHandler)
 	}
-	l.journal = newJournal(opts.Stores, l.clock)
+	l.journal = newJournal(opts.Stores, l.clock, opts.Observer)
 	return l, nil
 }
 
@@ -78,7 +81,9 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 	if err != nil {
 		return nil, err
 	}
+	ctx, done := begin(ctx, l.observer, Operation{Kind: OperationStart, TaskID: taskID})
 	row, err := l.claim(ctx, taskID, claim)
+	done(err)
 	if err != nil {
 		stop()
 		return nil, err

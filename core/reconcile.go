@@ -289,7 +289,9 @@ func (r *Reconciler) inspect(ctx context.Context, row Task) Inspection {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.submission.Timeout)
 	defer cancel()
+	ctx, done := begin(ctx, r.observer, row.operation(OperationInspect))
 	inspection, err := inspector.InspectTask(ctx, row)
+	done(err)
 	if err != nil {
 		r.logger.Warn("runtime cannot say what became of the task", "taskId", row.ID, "error", err)
 		return Inspection{Knowledge: InspectionUnknown}

@@ -205,7 +205,11 @@ func (r *localRun) nextEvent(t EventType, payload json.RawMessage) EventAppend {
 }
 
 func (r *localRun) append(ctx context.Context, event EventAppend) error {
+	operation := r.task.operation(OperationAppend)
+	operation.Event = event.Type
+	ctx, done := begin(ctx, r.lifecycle.observer, operation)
 	_, err := r.lifecycle.journal.events.AppendEvent(ctx, event)
+	done(err)
 	r.unsure = nil
 	switch {
 	case err == nil:

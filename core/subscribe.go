@@ -110,7 +110,7 @@ func (s *TaskSubscriptionService) acquire(ctx context.Context, row Task) (*tail,
 		t, there := s.tails[row.ID]
 		if !there {
 			t = &tail{
-				service: s, taskID: row.ID,
+				service: s, taskID: row.ID, operation: row.operation(OperationDeliver),
 				primed: make(chan struct{}), changed: make(chan struct{}),
 			}
 			s.tails[row.ID] = t

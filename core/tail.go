@@ -11,9 +11,10 @@ import (
 // once. A subscriber inside the run takes from it, one further back reads the
 // store for itself.
 type tail struct {
-	service *TaskSubscriptionService
-	taskID  string
-	refs    int // under service.mu
+	service   *TaskSubscriptionService
+	taskID    string
+	operation Operation // what an observer is told of a read
+	refs      int       // under service.mu
 
 	primed    chan struct{} // closed once the fields below are valid
 	stopWatch func()
@@ -89,7 +90,9 @@ func (t *tail) fill() {
 		t.again = false
 		from := t.last
 		t.mu.Unlock()
-		events, _, err := t.service.readAfter(t.service.life, t.taskID, from, fillPage)
+		ctx, done := begin(t.service.life, t.service.observer, t.operation)
+		events, _, err := t.service.readAfter(ctx, t.taskID, from, fillPage)
+		done(err)
 		switch {
 		case asGap(err) != nil:
 			// The history behind the tail has been replaced: each subscriber has
