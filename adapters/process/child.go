@@ -20,13 +20,13 @@ type child struct {
 
 	stdin, stdout, stderr *os.File // our ends
 	readers               sync.WaitGroup
-	errors                tail
+	stderrTail            tail // after finish
 }
 
 // startChild starts the command, gives it the input and hands its standard
 // output to line, from one goroutine, until finish.
 func startChild(cmd *exec.Cmd, input []byte, command Command, claim string, line func(text []byte, size int)) (_ *child, err error) {
-	c := &child{cmd: cmd, exited: make(chan struct{}), errors: tail{limit: command.StderrTail}}
+	c := &child{cmd: cmd, exited: make(chan struct{}), stderrTail: tail{limit: command.StderrTail}}
 	var opened, theirs []io.Closer
 	defer func() {
 		if err != nil {
@@ -76,7 +76,7 @@ func startChild(cmd *exec.Cmd, input []byte, command Command, claim string, line
 		_ = c.stdin.Close()
 	})
 	c.readers.Go(func() { _ = readLines(&pipeReader{pipe: c.stdout}, command.MaxLine, line) })
-	c.readers.Go(func() { _, _ = io.Copy(&c.errors, &pipeReader{pipe: c.stderr}) })
+	c.readers.Go(func() { _, _ = io.Copy(&c.stderrTail, &pipeReader{pipe: c.stderr}) })
 	return c, nil
 }
 

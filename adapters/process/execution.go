@@ -136,10 +136,10 @@ func (x *execution) perform() (taskbridge.Outcome, bool) {
 	}
 	x.logger.Debug("command ended", "state", describe(state))
 	if why == endedItself {
-		return exited(state, reporter, c.errors.String()), true
+		return exited(state, reporter, c.stderrTail.String()), true
 	}
 	if why == endedTimedOut {
-		return failed(timedOut(x.command.Timeout, c.errors.String())), true
+		return failed(timedOut(x.command.Timeout, c.stderrTail.String())), true
 	}
 	return x.interrupted(why, "the command was stopped: "+describe(state))
 }
@@ -162,7 +162,7 @@ func (x *execution) spawn(reporter *reporter) (*child, error) {
 	cmd.Env = x.command.environment(own...)
 
 	rec := record{Claim: x.claim, TaskID: x.job.taskID, At: x.clock.Now().UTC(), Boot: bootID()}
-	if err := x.records.write(rec); err != nil {
+	if err := x.records.begin(rec); err != nil {
 		return nil, errors.Join(&recordError{err}, x.records.remove(x.claim))
 	}
 	c, err := startChild(cmd, input, x.command, x.claim, reporter.line)
@@ -172,7 +172,7 @@ func (x *execution) spawn(reporter *reporter) (*child, error) {
 	c.identity.started, err = startTime(c.identity.pid)
 	if err == nil {
 		rec.PID, rec.Started = c.identity.pid, c.identity.started
-		err = x.records.write(rec)
+		err = x.records.update(rec)
 	}
 	if err == nil {
 		return c, nil

@@ -1,3 +1,5 @@
+//go:build linux
+
 package process
 
 import (
@@ -26,7 +28,7 @@ var owner = taskbridge.Principal{Subject: "tester"}
 
 // fixture is a bridge with this executor over stores in memory.
 type fixture struct {
-	t         *testing.T
+	t         testing.TB
 	ctx       context.Context
 	store     *memory.Store
 	bridge    *taskbridge.Bridge
@@ -39,7 +41,7 @@ type fixture struct {
 
 // newFixture makes a fixture whose executor runs the commands. Unless options
 // say otherwise SIGKILL never comes: see heldClock.
-func newFixture(t *testing.T, commands map[string]Command, change ...func(*Options)) *fixture {
+func newFixture(t testing.TB, commands map[string]Command, change ...func(*Options)) *fixture {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	f := &fixture{t: t, ctx: ctx, store: memory.NewStore(memory.Options{}), clock: newHeldClock(), log: &logBuffer{}}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +12,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
 )
 
 // records keeps one file for each running execution, so that the next server
-// knows what a killed one left behind. Files are replaced atomically and
-// durable when write returns.
+// knows what a killed one left behind. Files are replaced atomically.
 type records struct {
 	dir  string
 	lock *os.File
@@ -73,29 +75,52 @@ func openRecords(dir string) (*records, error) {
 		if try == tries {
 			return nil, errors.Join(fmt.Errorf("%s is used by another executor: %w", dir, err), lock.Close())
 		}
-		time.Sleep(pause)
+		_ = sleep(context.Background(), taskbridge.SystemClock{}, pause) // the context does not end
 	}
 }
 
 func (r *records) close() error { return r.lock.Close() }
 
-// write makes the record durable.
-func (r *records) write(rec record) error {
+// begin makes the record of an execution whose command is not started yet. It
+// is durable when begin returns.
+func (r *records) begin(rec record) error {
 	r.mu.Lock()
 	r.own[rec.Claim] = true
 	r.mu.Unlock()
+	if err := r.replace(rec, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncDir(r.dir)
+}
+
+// update adds what was learnt since begin. It outlives this process at once;
+// what outlives the machine need not name its processes.
+func (r *records) update(rec record) error {
+	return r.replace(rec, func(*os.File) error { return nil })
+}
+
+func (r *records) replace(rec record, sync func(*os.File) error) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(r.dir, rec.Claim+recordSuffix)
-	if err := writeSynced(path+tempSuffix, data); err != nil {
-		return errors.Join(err, ignoreMissing(os.Remove(path+tempSuffix)))
-	}
-	if err := os.Rename(path+tempSuffix, path); err != nil {
+	file, err := os.OpenFile(path+tempSuffix, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return syncDir(r.dir)
+	_, err = file.Write(data)
+	if err == nil {
+		err = sync(file)
+	}
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = os.Rename(path+tempSuffix, path)
+	}
+	if err != nil {
+		err = errors.Join(err, ignoreMissing(os.Remove(path+tempSuffix)))
+	}
+	return err
 }
 
 // remove forgets the execution. It needs no sync: a file that comes back after
@@ -170,18 +195,6 @@ func (r *records) sweep() error {
 		r.mu.Unlock()
 	}
 	return err
-}
-
-func writeSynced(path string, data []byte) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	return errors.Join(err, file.Close())
 }
 
 func syncDir(dir string) error {

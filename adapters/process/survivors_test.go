@@ -1,3 +1,5 @@
+//go:build linux
+
 package process
 
 import (
@@ -146,7 +148,7 @@ func TestAProcessThatGotTheNumberOfADeadOneIsLeftAlone(t *testing.T) {
 		{Claim: "BBBBBBBBBBBBBBBBBBBBBBBBBB", PID: pid, Started: now, Boot: "an earlier boot"},
 		{Claim: "CCCCCCCCCCCCCCCCCCCCCCCCCC", PID: 1, Started: "12345", Boot: bootID()},
 	} {
-		must(t, f.executor.records.write(rec))
+		must(t, f.executor.records.begin(rec))
 		f.executor.records.disown(rec.Claim)
 	}
 	must(t, f.executor.KillSurvivors(f.ctx))
@@ -207,8 +209,8 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 		{Claim: "BBBBBBBBBBBBBBBBBBBBBBBBBB", TaskID: "000-b", At: time.Now().UTC().Truncate(0)},
 	}
 	for _, rec := range recs {
-		must(t, first.write(record{Claim: rec.Claim}))
-		must(t, first.write(rec))
+		must(t, first.begin(record{Claim: rec.Claim}))
+		must(t, first.update(rec))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "notes.json"), []byte("mine"), 0o600))
 	if got, _, err := first.left(); err != nil || len(got) != 0 {
