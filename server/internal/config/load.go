@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -115,13 +116,12 @@ func (l *loader) addTasks(tasks map[string]Command, source string) {
 }
 
 func (l *loader) file(path string) error {
-	f, err := os.Open(path)
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	values := map[string]any{}
-	decoder := yaml.NewDecoder(f)
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	if err := decoder.Decode(&values); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

@@ -54,7 +54,7 @@ func (a *API) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case errors.As(err, &limit):
 		return nil, tooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		a.logger.Info("a body was too slow and has been cut", "request", requestID(r.Context()))
+		a.logger.Info("a body was too slow and has been cut", "requestId", requestID(r.Context()))
 		return nil, errCut
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled), r.Context().Err() != nil:
 		return nil, errCut

@@ -20,7 +20,7 @@ func (a *API) answer(c *call, status int, value any) error {
 	encoder.SetEscapeHTML(false) // a client's JSON goes back as it came
 	if err := encoder.Encode(value); err != nil {
 		// A row with a broken payload: a fault of ours, and no client's.
-		a.logger.Error("an answer cannot be encoded", "request", requestID(c.r.Context()), "task", c.taskID, "error", err)
+		a.logger.Error("an answer cannot be encoded", "requestId", requestID(c.r.Context()), "taskId", c.taskID, "error", err)
 		return internalError(requestID(c.r.Context()))
 	}
 	a.write(c.w, c.r, body.Bytes(), status)
@@ -34,11 +34,11 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, body []byte, status 
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	if err := a.setWriteDeadline(w); err != nil {
-		a.logger.Debug("no write deadline", "request", requestID(r.Context()), "error", err)
+		a.logger.Debug("no write deadline", "requestId", requestID(r.Context()), "error", err)
 	}
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
-		a.logger.Debug("an answer was not taken", "request", requestID(r.Context()), "error", err)
+		a.logger.Debug("an answer was not taken", "requestId", requestID(r.Context()), "error", err)
 	}
 }
 

@@ -140,12 +140,12 @@ func problemOf(err error, requestID string) *problem {
 func (a *API) fail(c *call, err error) {
 	id := requestID(c.r.Context())
 	if errors.Is(err, errCut) || c.r.Context().Err() != nil {
-		a.logger.Debug("a request was cut", "request", id, "task", c.taskID, "error", err)
+		a.logger.Debug("a request was cut", "requestId", id, "taskId", c.taskID, "error", err)
 		panic(http.ErrAbortHandler) // there is nobody to answer, or nothing to say
 	}
 	p := problemOf(err, id)
 	if p.status >= 500 && !errors.Is(err, errDraining) && p.code != codeSubmission {
-		a.logger.Error("a request failed", "request", id, "task", c.taskID, "code", p.code, "error", err)
+		a.logger.Error("a request failed", "requestId", id, "taskId", c.taskID, "code", p.code, "error", err)
 	}
 	if p.retryAfter {
 		c.w.Header().Set("Retry-After", strconv.Itoa(1))

@@ -70,7 +70,7 @@ func decodeStream(r *http.Request) (request taskbridge.SubscribeRequest, given s
 
 // logCut says why a stream was cut; that its client has gone is no news.
 func (a *API) logCut(c *call, err error) {
-	logger := a.logger.With("request", requestID(c.r.Context()), "task", c.taskID)
+	logger := a.logger.With("requestId", requestID(c.r.Context()), "taskId", c.taskID)
 	var failed *writeError
 	switch {
 	case errors.As(err, &failed):

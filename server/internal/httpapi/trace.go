@@ -68,7 +68,7 @@ func (a *API) trace(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		fault := recover()
 		cut := fault == http.ErrAbortHandler
 		if fault != nil && !cut {
-			a.logger.Error("a handler panicked", "request", id, "method", r.Method, "path", r.URL.Path,
+			a.logger.Error("a handler panicked", "requestId", id, "method", r.Method, "path", r.URL.Path,
 				"fault", fault, "stack", string(debug.Stack()))
 			if rec.status == 0 {
 				a.write(rec, r, a.encodeProblem(internalError(id)), http.StatusInternalServerError)
@@ -100,7 +100,7 @@ func (a *API) logAccess(r *http.Request, rec *recorder, id string, cut bool, too
 		path = path[:maxLoggedPath]
 	}
 	attrs := []slog.Attr{
-		slog.String("request", id),
+		slog.String("requestId", id),
 		slog.String("method", r.Method),
 		slog.String("path", path),
 		slog.Int("status", rec.status),
@@ -108,7 +108,7 @@ func (a *API) logAccess(r *http.Request, rec *recorder, id string, cut bool, too
 		slog.Float64("seconds", took.Seconds()),
 	}
 	if task := taskInPath(path); task != "" {
-		attrs = append(attrs, slog.String("task", task))
+		attrs = append(attrs, slog.String("taskId", task))
 	}
 	if cut {
 		attrs = append(attrs, slog.Bool("cut", true))
