@@ -39,6 +39,11 @@ type EventStore interface {
 	// without events.
 	StreamState(ctx context.Context, taskID string) (StreamState, error)
 
+	// DeleteEvents deletes up to limit (1 or more) events of a retired task's
+	// stream, oldest first, and reports whether any are left; after the last one
+	// the stream is forgotten. It is bounded so that it holds nobody up for long.
+	DeleteEvents(ctx context.Context, taskID string, limit int) (more bool, err error)
+
 	// WatchEvents calls wake after later appends to the stream, under the same
 	// terms as [TaskRegistry.WatchTask].
 	WatchEvents(ctx context.Context, taskID string, wake func()) (stop func(), err error)

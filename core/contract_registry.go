@@ -49,6 +49,17 @@ type TaskRegistry interface {
 	// kind is set and not after before, the longest overdue first.
 	DueTasks(ctx context.Context, kind DueKind, before time.Time, limit int) ([]string, error)
 
+	// RetireTask makes a task that has ended disappear, if its Revision is still
+	// the row's: from then on no call finds it and its idempotency key is free.
+	// It leaves a tombstone, which DueTasks gives for [DueDeletion] from at on.
+	// Errors: [ErrTaskNotFound], [ErrRevisionConflict], [ErrIllegalTransition]
+	// for a task that has not ended.
+	RetireTask(ctx context.Context, task Task, at time.Time) error
+
+	// DeleteTask removes the tombstone of a retired task, after its events were
+	// deleted. Without one it does nothing.
+	DeleteTask(ctx context.Context, taskID string) error
+
 	// WatchTask calls wake after each later change of the row, until stop is
 	// called. It is a hint: changes may coalesce into one call, calls without
 	// a change happen, and over a network a call may be lost, so that the

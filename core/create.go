@@ -21,6 +21,9 @@ type CreateTaskRequest struct {
 	// AttachmentDigests identifies the attachments' contents, in order; it
 	// counts for idempotency.
 	AttachmentDigests []string
+	// Traceparent is the W3C trace context of the request; optional. One that is
+	// malformed is dropped.
+	Traceparent string
 }
 
 // CreateTaskResult is the answer to [TaskCreationService.CreateTask].
@@ -47,7 +50,7 @@ func (s *TaskCreationService) CreateTask(ctx context.Context, principal Principa
 	if err != nil {
 		return CreateTaskResult{}, err
 	}
-	ctx, done := begin(ctx, s.observer, Operation{Kind: OperationCreate, TaskType: task.Type})
+	ctx, done := begin(ctx, s.observer, Operation{Kind: OperationCreate, TaskType: task.Type, Traceparent: task.Traceparent})
 	result, err := s.insert(ctx, task, executor)
 	done(err)
 	return result, err
@@ -108,6 +111,7 @@ func (s *TaskCreationService) newTask(principal Principal, request CreateTaskReq
 		Type:            request.TaskType,
 		Input:           input,
 		Metadata:        metadata,
+		Traceparent:     validTraceparent(request.Traceparent),
 		CreatedAt:       now,
 		UpdatedAt:       now,
 		Status:          StatusAccepted,

@@ -188,7 +188,7 @@ func finished(row Task, status TaskStatus, payload []byte, at time.Time) Task {
 	if row.Submission.State != SubmissionRecorded {
 		row.Submission.LeaseUntil = time.Time{}
 	}
-	row.Due = Due{}
+	row.Due = Due{Retention: at}
 	return row
 }
 

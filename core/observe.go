@@ -1,6 +1,9 @@
 package taskbridge
 
-import "context"
+import (
+	"context"
+	"regexp"
+)
 
 // Observer is told what the services do, for metrics and traces. Implementations
 // are safe for concurrent use and quick; they decide nothing.
@@ -48,5 +51,18 @@ func begin(ctx context.Context, observer Observer, operation Operation) (context
 
 // operation describes something that is done to a task.
 func (t Task) operation(kind OperationKind) Operation {
-	return Operation{Kind: kind, TaskID: t.ID, TaskType: t.Type}
+	return Operation{Kind: kind, TaskID: t.ID, TaskType: t.Type, Traceparent: t.Traceparent}
+}
+
+// traceparentPattern is the form that version 00 of W3C Trace Context gives; a
+// later version begins the same.
+var traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
+// validTraceparent returns s if it is a traceparent, else nothing: tracing is
+// never a reason to refuse a task.
+func validTraceparent(s string) string {
+	if !traceparentPattern.MatchString(s) {
+		return ""
+	}
+	return s
 }

@@ -107,7 +107,7 @@ func (r *Reconciler) RunOnce(ctx context.Context) error {
 	now := r.journal.now()
 	seen := make(map[string]bool)
 	var due []string
-	for _, kind := range DueKinds() {
+	for _, kind := range []DueKind{DueStream, DueSubmission, DueCancellation, DueInspection} {
 		ids, err := r.journal.tasks.DueTasks(ctx, kind, now, r.opts.Batch)
 		if err != nil {
 			return fmt.Errorf("find due tasks: %w", err)

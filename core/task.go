@@ -101,19 +101,24 @@ const (
 	DueStream DueKind = "stream"
 	// DueInspection: nothing was heard of the task for a while.
 	DueInspection DueKind = "inspection"
+	// DueRetention: the task has ended and is to disappear in time.
+	DueRetention DueKind = "retention"
+	// DueDeletion: the task has disappeared and what it left is to be deleted.
+	// No row has it, only tombstones; see [TaskRegistry.RetireTask].
+	DueDeletion DueKind = "deletion"
 )
 
-// DueKinds lists every [DueKind].
+// DueKinds lists every [DueKind] that a row can have.
 func DueKinds() []DueKind {
-	return []DueKind{DueSubmission, DueCancellation, DueStream, DueInspection}
+	return []DueKind{DueSubmission, DueCancellation, DueStream, DueInspection, DueRetention}
 }
 
 // Due holds the time from which on each kind of work is owed; zero: not owed.
 type Due struct {
-	Submission, Cancellation, Stream, Inspection time.Time
+	Submission, Cancellation, Stream, Inspection, Retention time.Time
 }
 
-// Of returns the time of one kind, zero for an unknown kind.
+// Of returns the time of one kind, zero for one that rows do not have.
 func (d Due) Of(kind DueKind) time.Time {
 	switch kind {
 	case DueSubmission:
@@ -124,6 +129,8 @@ func (d Due) Of(kind DueKind) time.Time {
 		return d.Stream
 	case DueInspection:
 		return d.Inspection
+	case DueRetention:
+		return d.Retention
 	}
 	return time.Time{}
 }
@@ -194,7 +201,10 @@ type Task struct {
 	Type string
 	// Input and Metadata are compact JSON objects, never nil on a row.
 	Input, Metadata json.RawMessage
-	CreatedAt       time.Time
+	// Traceparent is the W3C trace context that the task was created under;
+	// empty where there was none. Executors pass it on.
+	Traceparent string
+	CreatedAt   time.Time
 
 	// Changed by UpdateTask.
 

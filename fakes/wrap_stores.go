@@ -107,6 +107,18 @@ func (w wrappedTasks) DueTasks(ctx context.Context, kind taskbridge.DueKind, bef
 	})
 }
 
+func (w wrappedTasks) RetireTask(ctx context.Context, task taskbridge.Task, at time.Time) error {
+	return throughDo(ctx, w.faults, OpRetireTask, task.ID, func() error {
+		return w.tasks.RetireTask(ctx, task, at)
+	})
+}
+
+func (w wrappedTasks) DeleteTask(ctx context.Context, taskID string) error {
+	return throughDo(ctx, w.faults, OpDeleteTask, taskID, func() error {
+		return w.tasks.DeleteTask(ctx, taskID)
+	})
+}
+
 func (w wrappedTasks) WatchTask(ctx context.Context, taskID string, wake func()) (func(), error) {
 	return watchThrough(ctx, w.faults, OpWatchTask, taskID, func() (func(), error) {
 		return w.tasks.WatchTask(ctx, taskID, w.faults.whileAlive(wake))
@@ -133,6 +145,12 @@ func (w wrappedEvents) ReadEvents(ctx context.Context, taskID string, after int6
 func (w wrappedEvents) StreamState(ctx context.Context, taskID string) (taskbridge.StreamState, error) {
 	return through(ctx, w.faults, OpStreamState, taskID, func() (taskbridge.StreamState, error) {
 		return w.events.StreamState(ctx, taskID)
+	})
+}
+
+func (w wrappedEvents) DeleteEvents(ctx context.Context, taskID string, limit int) (bool, error) {
+	return through(ctx, w.faults, OpDeleteEvents, taskID, func() (bool, error) {
+		return w.events.DeleteEvents(ctx, taskID, limit)
 	})
 }
 

@@ -17,7 +17,7 @@ type (
 // RunEventStore checks every obligation of [taskbridge.EventStore].
 func RunEventStore[S taskbridge.EventStore](t *testing.T, h Harness[S]) {
 	runChecks(t, through(t, h, func(s S) eventStore { return s }),
-		appendChecks, ruleChecks, readChecks, stateChecks, concurrencyChecks, eventWatchChecks, eventObligationChecks)
+		appendChecks, ruleChecks, readChecks, stateChecks, deleteChecks, concurrencyChecks, eventWatchChecks, eventObligationChecks)
 }
 
 // message returns the append of a TASK_MESSAGE without an attempt. Its content

@@ -32,7 +32,7 @@ func newTask(owner, clientRequestID string) taskbridge.Task {
 // writtenOnce names the fields of a row that UpdateTask leaves alone. Every
 // other field is changeable.
 var writtenOnce = map[string]bool{
-	"ID": true, "Owner": true, "ClientRequestID": true, "Fingerprint": true,
+	"ID": true, "Owner": true, "ClientRequestID": true, "Fingerprint": true, "Traceparent": true,
 	"Type": true, "Input": true, "Metadata": true, "CreatedAt": true,
 }
 

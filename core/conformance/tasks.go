@@ -15,7 +15,7 @@ type (
 // RunTaskRegistry checks every obligation of [taskbridge.TaskRegistry].
 func RunTaskRegistry[S taskbridge.TaskRegistry](t *testing.T, h Harness[S]) {
 	runChecks(t, through(t, h, func(s S) registry { return s }),
-		createChecks, rowChecks, updateChecks, listChecks, dueChecks, taskWatchChecks, registryObligationChecks)
+		createChecks, rowChecks, updateChecks, listChecks, dueChecks, retireChecks, taskWatchChecks, registryObligationChecks)
 }
 
 // create makes the row, which must be new.

@@ -25,6 +25,12 @@ func (x *ageIndex) insert(r *row) {
 	x.rows = slices.Insert(x.rows, at, r)
 }
 
+func (x *ageIndex) remove(r *row) {
+	if at, found := slices.BinarySearchFunc(x.rows, cursorOf(r), compareAge); found {
+		x.rows = slices.Delete(x.rows, at, at+1)
+	}
+}
+
 // before returns the rows older than the cursor, all of them for the zero one.
 func (x *ageIndex) before(c taskbridge.ListCursor) []*row {
 	if c.IsZero() {
@@ -59,6 +65,13 @@ func (x *dueIndex) update(r *row) {
 	case owed:
 		heap.Fix(x, place)
 	case place >= 0:
+		heap.Remove(x, place)
+	}
+}
+
+// remove takes the row out if it is in.
+func (x *dueIndex) remove(r *row) {
+	if place := r.duePlace[x.slot]; place >= 0 {
 		heap.Remove(x, place)
 	}
 }

@@ -23,6 +23,8 @@ type Tasks struct {
 	byAge  ageIndex
 	owners map[string]*ageIndex
 	due    map[taskbridge.DueKind]*dueIndex
+	// tombstones holds the retired tasks, by when their remains may be deleted.
+	tombstones map[string]time.Time
 }
 
 type taskKey struct{ owner, clientRequestID string }
@@ -34,6 +36,8 @@ func NewTasks() *Tasks {
 		byKey:  make(map[taskKey]*row),
 		owners: make(map[string]*ageIndex),
 		due:    make(map[taskbridge.DueKind]*dueIndex),
+
+		tombstones: make(map[string]time.Time),
 	}
 	for slot, kind := range taskbridge.DueKinds() {
 		t.due[kind] = &dueIndex{kind: kind, slot: slot}
@@ -167,7 +171,7 @@ func (t *Tasks) replace(r *row, next taskbridge.Task) taskbridge.Task {
 	stored.Owner, stored.ClientRequestID = old.Owner, old.ClientRequestID
 	stored.Fingerprint, stored.Type = old.Fingerprint, old.Type
 	stored.Input, stored.Metadata = old.Input, old.Metadata
-	stored.CreatedAt = old.CreatedAt
+	stored.Traceparent, stored.CreatedAt = old.Traceparent, old.CreatedAt
 	r.task = stored
 	t.updateDue(r)
 
@@ -221,6 +225,9 @@ func (t *Tasks) DueTasks(ctx context.Context, kind taskbridge.DueKind, before ti
 	}
 	if limit < 1 {
 		return nil, argumentError("limit", "must be 1 or more")
+	}
+	if kind == taskbridge.DueDeletion {
+		return t.deletable(before, limit), nil
 	}
 	index, ok := t.due[kind]
 	if !ok {

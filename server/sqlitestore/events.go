@@ -99,7 +99,13 @@ func (w *writer) head(taskID string) (*streamHead, error) {
 		return nil, fmt.Errorf("stream's number: %w", err)
 	}
 	if head.no == 0 {
-		// The stream may still become a task's: nothing is kept of it.
+		buried, err := w.conn.integer(sqlBuriedNo, taskID)
+		if err != nil {
+			return nil, fmt.Errorf("tombstone: %w", err)
+		}
+		// A retired task has ended. Any other stream may still become a task's:
+		// nothing is kept of it.
+		head.ended = buried != 0
 		return head, nil
 	}
 	err = w.conn.query(background, sqlLastEvent, func(row []driver.Value) error {

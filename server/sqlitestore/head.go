@@ -235,6 +235,13 @@ func (c *headCache) put(taskID string, head *streamHead) {
 	}
 }
 
+func (c *headCache) remove(taskID string) {
+	if e, ok := c.byTask[taskID]; ok {
+		c.recent.Remove(e)
+		delete(c.byTask, taskID)
+	}
+}
+
 func (c *headCache) clear() {
 	clear(c.byTask)
 	c.recent.Init()

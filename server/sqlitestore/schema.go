@@ -21,6 +21,7 @@ var migrations = []string{
 		client_request_id      TEXT NOT NULL,
 		fingerprint            TEXT NOT NULL,
 		type                   TEXT NOT NULL,
+		traceparent            TEXT NOT NULL,
 		created_at             INTEGER NOT NULL,
 		revision               INTEGER NOT NULL,
 		status                 INTEGER NOT NULL,
@@ -47,6 +48,7 @@ var migrations = []string{
 		due_cancellation       INTEGER,
 		due_stream             INTEGER,
 		due_inspection         INTEGER,
+		due_retention          INTEGER,
 		suspension             BLOB,
 		suspend_ids            BLOB,
 		metadata               BLOB, -- NULL: in task_documents
@@ -66,12 +68,23 @@ var migrations = []string{
 	CREATE INDEX tasks_due_cancellation ON tasks (due_cancellation) WHERE due_cancellation IS NOT NULL;
 	CREATE INDEX tasks_due_stream ON tasks (due_stream) WHERE due_stream IS NOT NULL;
 	CREATE INDEX tasks_due_inspection ON tasks (due_inspection) WHERE due_inspection IS NOT NULL;
+	CREATE INDEX tasks_due_retention ON tasks (due_retention) WHERE due_retention IS NOT NULL;
 
 	CREATE TABLE task_documents (
 		task_no  INTEGER PRIMARY KEY,
 		metadata BLOB NOT NULL,
 		input    BLOB NOT NULL
 	) STRICT;
+
+	-- Of a retired task only this is left, until its events are deleted. Its
+	-- number is not given to another task before.
+	CREATE TABLE tombstones (
+		task_id   TEXT PRIMARY KEY,
+		stream_no INTEGER NOT NULL,
+		due       INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	CREATE INDEX tombstones_due ON tombstones (due);
 
 	-- A stream has the number of its task, or, if it began without one, a negative
 	-- number from here, for good.

@@ -14,12 +14,12 @@ const inlineDocuments = 4096
 
 // The columns of a task's row, in the order of the functions below.
 const (
-	onceColumns = "id, owner, client_request_id, fingerprint, type, created_at"
+	onceColumns = "id, owner, client_request_id, fingerprint, type, traceparent, created_at"
 	changeable  = "revision, status, updated_at, started_at, finished_at, " +
 		"attempt, claim, attempt_started_at, starts, controls, attempt_control, suspend_control, " +
 		"cancel_requested_at, cancel_reason, cancel_tries, " +
 		"submission_state, submission_lease_until, submission_deadline, submission_tries, submission_barred, " +
-		"instance, due_submission, due_cancellation, due_stream, due_inspection, suspension, suspend_ids"
+		"instance, due_submission, due_cancellation, due_stream, due_inspection, due_retention, suspension, suspend_ids"
 	metadataColumn = "coalesce(t.metadata, (SELECT d.metadata FROM task_documents d WHERE d.task_no = t.task_no))"
 	inputColumn    = "coalesce(t.input, (SELECT d.input FROM task_documents d WHERE d.task_no = t.task_no))"
 
@@ -46,6 +46,8 @@ var (
 		taskbridge.DueCancellation: dueQuery("due_cancellation"),
 		taskbridge.DueStream:       dueQuery("due_stream"),
 		taskbridge.DueInspection:   dueQuery("due_inspection"),
+		taskbridge.DueRetention:    dueQuery("due_retention"),
+		taskbridge.DueDeletion:     "SELECT task_id FROM tombstones WHERE due <= ? ORDER BY due LIMIT ?",
 	}
 
 	countOnce       = strings.Count(onceColumns, ",") + 1
@@ -62,7 +64,7 @@ func insertTask(c *conn, no int64, t taskbridge.Task) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	s.bind(no, t.ID, t.Owner, t.ClientRequestID, t.Fingerprint, t.Type, t.CreatedAt.UnixMicro())
+	s.bind(no, t.ID, t.Owner, t.ClientRequestID, t.Fingerprint, t.Type, t.Traceparent, t.CreatedAt.UnixMicro())
 	if err := bindChangeable(s, t); err != nil {
 		return false, err
 	}
@@ -118,7 +120,7 @@ func bindChangeable(s *statement, t taskbridge.Task) error {
 		string(t.Submission.State), timeValue(t.Submission.LeaseUntil), timeValue(t.Submission.Deadline),
 		int64(t.Submission.Tries), boolValue(t.Submission.Barred),
 		t.Instance, timeValue(t.Due.Submission), timeValue(t.Due.Cancellation), timeValue(t.Due.Stream), timeValue(t.Due.Inspection),
-		suspension, suspendIDs, []byte(t.Terminal),
+		timeValue(t.Due.Retention), suspension, suspendIDs, []byte(t.Terminal),
 	)
 	return nil
 }
@@ -143,7 +145,7 @@ func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
 	next := func() driver.Value { at++; return row[at] }
 
 	t.ID, t.Owner, t.ClientRequestID = text(next()), text(next()), text(next())
-	t.Fingerprint, t.Type, t.CreatedAt = text(next()), text(next()), timeOf(next())
+	t.Fingerprint, t.Type, t.Traceparent, t.CreatedAt = text(next()), text(next()), text(next()), timeOf(next())
 
 	t.Revision = integer(next())
 	if t.Status, err = statusName(integer(next())); err != nil {
@@ -163,6 +165,7 @@ func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
 	t.Instance = text(next())
 	t.Due = taskbridge.Due{
 		Submission: timeOf(next()), Cancellation: timeOf(next()), Stream: timeOf(next()), Inspection: timeOf(next()),
+		Retention: timeOf(next()),
 	}
 	if err := fromJSON(next(), &t.Suspension); err != nil {
 		return t, fmt.Errorf("task %s: suspension: %w", t.ID, err)

@@ -133,13 +133,7 @@ type updateTask struct {
 
 func (r *updateTask) apply(w *writer) error {
 	r.appended = false
-	var no int64
-	current := taskbridge.Task{ID: r.next.ID}
-	err := w.conn.query(background, sqlTaskState, func(row []driver.Value) (err error) {
-		no, current.Revision = integer(row[0]), integer(row[1])
-		current.Status, err = statusName(integer(row[2]))
-		return err
-	}, r.next.ID)
+	no, current, err := w.taskState(r.next.ID)
 	if err != nil {
 		return err
 	}

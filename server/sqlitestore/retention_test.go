@@ -1,0 +1,91 @@
+package sqlitestore
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// A retired task's events wait for their deletion: nothing may get at them, nor
+// join them, whatever comes between.
+func TestTheEventsOfARetiredTaskAreOutOfReach(t *testing.T) {
+	ctx := t.Context()
+	dir := t.TempDir()
+	open := func() *Store {
+		s, err := Open(ctx, Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	append1 := func(s *Store, id string, ordinal int64, e taskbridge.EventType) error {
+		_, err := s.AppendEvent(ctx, taskbridge.EventAppend{
+			TaskID: id, Type: e, CreatedAt: time.UnixMicro(ordinal), Payload: []byte(`{"message":"m"}`), Tag: "00000000",
+			Producer: taskbridge.Producer{Name: "p", Epoch: 1}, Ordinal: ordinal,
+		})
+		return err
+	}
+	task := func(key string) taskbridge.Task {
+		return taskbridge.Task{
+			ID: taskbridge.NewTaskID("o", key), Owner: "o", ClientRequestID: key, Type: "t", Status: taskbridge.StatusFailed,
+			Input: []byte(`{}`), Metadata: []byte(`{}`), CreatedAt: time.UnixMicro(1), Terminal: []byte(`{}`),
+		}
+	}
+	s := open()
+	old, _, err := s.CreateTask(ctx, task("k"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := int64(1); i <= 10; i++ {
+		if err := append1(s, old.ID, i, taskbridge.EventMessage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RetireTask(ctx, old, time.UnixMicro(5)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := append1(s, old.ID, 11, taskbridge.EventMessage); !errors.Is(err, taskbridge.ErrTaskFinished) {
+			t.Errorf("an append to the retired task: %v, want ErrTaskFinished", err)
+		}
+		// The number of the retired task was the highest: it must not be given again.
+		fresh, created, err := s.CreateTask(ctx, task("k"))
+		if err != nil || !created {
+			t.Fatal(created, err)
+		}
+		if events, err := s.ReadEvents(ctx, fresh.ID, 0, 100); err != nil || len(events) != 0 {
+			t.Errorf("the new task of the key has %d events, %v", len(events), err)
+		}
+		if err := s.RetireTask(ctx, fresh, time.UnixMicro(6)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open()
+	}
+	steps := 0
+	for more := true; more; steps++ {
+		if more, err = s.DeleteEvents(ctx, old.ID, 4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if steps != 3 {
+		t.Errorf("10 events were deleted in %d steps of 4", steps)
+	}
+	if err := s.DeleteTask(ctx, old.ID); err != nil {
+		t.Fatal(err)
+	}
+	var left int64
+	if err := s.read(ctx, func(c *conn) (err error) {
+		left, err = c.integer("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM streams) + (SELECT count(*) FROM tasks)")
+		return err
+	}); err != nil || left != 0 {
+		t.Errorf("%d rows are left, %v", left, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
