@@ -110,6 +110,10 @@ test-examples: $(GOTESTSUM) cc ## the example programs
 test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others get them
 	$(call test_module,release)
 
+.PHONY: bench
+bench: ## the benchmarks: a table, and bench-results/bench.json; more flags in ARGS
+	@cd server && $(TESTENV) GOWORK=off $(GO) run ./cmd/taskbridge-bench -json ../bench-results/bench.json $(ARGS)
+
 .PHONY: soak
 soak: cc ## the long and random rest (build tag soak); SOAKTIME bounds each module
 	@for module in $(MODULES); do \
