@@ -26,9 +26,11 @@ type Options struct {
 	Submission     SubmissionOptions
 	Subscription   SubscriptionOptions
 	Reconciliation ReconciliationOptions
-	Clock          Clock
-	Logger         *slog.Logger // nil: discarded
-	Observer       Observer     // nil: nobody is told
+	// Retention says for how long tasks are kept after their end.
+	Retention RetentionOptions
+	Clock     Clock
+	Logger    *slog.Logger // nil: discarded
+	Observer  Observer     // nil: nobody is told
 }
 
 // Bridge holds the services over one pair of stores. Its fields are set by
@@ -106,7 +108,7 @@ func New(opts Options) (*Bridge, error) {
 	if err != nil {
 		return nil, err
 	}
-	reconciler, err := newReconciler(base, opts.Leaser, opts.Reconciliation)
+	reconciler, err := newReconciler(base, opts.Leaser, opts.Reconciliation, opts.Retention)
 	if err != nil {
 		return nil, err
 	}

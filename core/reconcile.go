@@ -30,14 +30,15 @@ type ReconciliationOptions struct {
 // store; a lease keeps all but one idle, and without it they do no harm.
 type Reconciler struct {
 	*base
-	leaser Leaser
-	opts   ReconciliationOptions
+	leaser    Leaser
+	opts      ReconciliationOptions
+	retention retention
 }
 
 // reconcilerLease is the name of the lease that the acting reconciler holds.
 const reconcilerLease = "reconciler"
 
-func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions) (*Reconciler, error) {
+func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions, keep RetentionOptions) (*Reconciler, error) {
 	if opts.Interval < 0 || opts.Batch < 0 || opts.Concurrency < 0 || opts.LeaseTTL < 0 {
 		return nil, argumentErrorf("ReconciliationOptions", "must not be negative")
 	}
@@ -46,7 +47,8 @@ func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions) (*Reconci
 	opts.Concurrency = cmp.Or(opts.Concurrency, 8)
 	opts.LeaseTTL = cmp.Or(opts.LeaseTTL, 15*time.Second)
 	opts.Holder = cmp.Or(opts.Holder, rand.Text())
-	return &Reconciler{b, leaser, opts}, nil
+	retention, err := newRetention(keep)
+	return &Reconciler{b, leaser, opts, retention}, err
 }
 
 // Run reconciles until ctx ends, beginning with [Reconciler.Recover] each time
@@ -65,6 +67,10 @@ func (r *Reconciler) Run(ctx context.Context) {
 			}
 		default:
 			err = r.RunOnce(ctx)
+			if err == nil {
+				// Half of the time at most, however much there is to delete.
+				_, err = r.RetireOnce(ctx, r.opts.Interval/2)
+			}
 		}
 		if err != nil && ctx.Err() == nil {
 			r.logger.Error("reconciliation failed, trying again", "error", err)
@@ -119,7 +125,7 @@ func (r *Reconciler) RunOnce(ctx context.Context) error {
 			}
 		}
 	}
-	return r.handle(ctx, due)
+	return r.handle(ctx, due, r.look)
 }
 
 // Recover looks at every task that has not ended and runs in some instance's
@@ -142,7 +148,7 @@ func (r *Reconciler) Recover(ctx context.Context) error {
 				orphans = append(orphans, row.ID)
 			}
 		}
-		if err := r.handle(ctx, orphans); err != nil {
+		if err := r.handle(ctx, orphans, r.look); err != nil {
 			return err
 		}
 		if len(rows) < query.Limit {
@@ -153,8 +159,8 @@ func (r *Reconciler) Recover(ctx context.Context) error {
 	}
 }
 
-// handle looks at tasks, several at a time.
-func (r *Reconciler) handle(ctx context.Context, ids []string) error {
+// handle does something to tasks, several at a time.
+func (r *Reconciler) handle(ctx context.Context, ids []string, do func(ctx context.Context, taskID string) error) error {
 	var (
 		work   sync.WaitGroup
 		slots  = make(chan struct{}, r.opts.Concurrency)
@@ -168,7 +174,7 @@ func (r *Reconciler) handle(ctx context.Context, ids []string) error {
 			if ctx.Err() != nil {
 				return
 			}
-			if err := r.look(ctx, id); err != nil {
+			if err := do(ctx, id); err != nil {
 				mu.Lock()
 				failed = append(failed, fmt.Errorf("task %s: %w", id, err))
 				mu.Unlock()

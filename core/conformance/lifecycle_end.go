@@ -65,7 +65,7 @@ func endRecorded(t *testing.T, h LifecycleHarness) {
 			t.Errorf("%s: started at %v, finished at %v, attempt %d", c.name, row.StartedAt, row.FinishedAt, row.Attempt)
 		}
 		s.expect(id, "TASK_STARTED", c.want)
-		if row.Due != (taskbridge.Due{}) {
+		if row.Due != (taskbridge.Due{Retention: row.FinishedAt}) {
 			t.Errorf("%s: something is still due: %+v", c.name, row.Due)
 		}
 		s.untouched("the reports after the end", id, func() {

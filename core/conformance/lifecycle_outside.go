@@ -84,8 +84,8 @@ func settleEnds(t *testing.T, h LifecycleHarness) {
 		id, _ := s.running()
 		s.must("Settle", s.lifecycle.Settle(s.ctx, id, c.outcome))
 		s.expect(id, "TASK_STARTED {}", c.want)
-		if row := s.row(id); row.Status != c.outcome.Status || row.Due != (taskbridge.Due{}) {
-			t.Errorf("the row is %s and owed %+v, want %s and nothing", row.Status, row.Due, c.outcome.Status)
+		if row := s.row(id); row.Status != c.outcome.Status || row.Due != (taskbridge.Due{Retention: row.FinishedAt}) {
+			t.Errorf("the row is %s and owed %+v, want %s and nothing but its retirement", row.Status, row.Due, c.outcome.Status)
 		}
 	}
 }
