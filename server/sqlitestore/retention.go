@@ -37,16 +37,16 @@ type retireTask struct {
 }
 
 func (r *retireTask) apply(w *writer) error {
-	no, current, err := w.taskState(r.task.ID)
+	row, err := readTaskState(w.conn, r.task.ID)
 	if err != nil {
 		return err
 	}
 	switch {
-	case no == 0:
+	case row.no == 0:
 		r.refusal = taskbridge.ErrTaskNotFound
-	case current.Revision != r.task.Revision:
+	case row.task.Revision != r.task.Revision:
 		r.refusal = taskbridge.ErrRevisionConflict
-	case !current.Status.Terminal():
+	case !row.task.Status.Terminal():
 		r.refusal = fmt.Errorf("%w: the task has not ended", taskbridge.ErrIllegalTransition)
 	}
 	if r.refusal != nil {
@@ -62,8 +62,8 @@ func (r *retireTask) apply(w *writer) error {
 		values []driver.Value
 	}{
 		{sqlBury, []driver.Value{r.task.ID, streamNo, r.at.UnixMicro()}},
-		{sqlDropRow, []driver.Value{no}},
-		{sqlDropAside, []driver.Value{no}},
+		{sqlDropRow, []driver.Value{row.no}},
+		{sqlDropAside, []driver.Value{row.no}},
 		{sqlDropNo, []driver.Value{r.task.ID}},
 	} {
 		if _, err := w.conn.exec(step.sql, step.values...); err != nil {
@@ -75,17 +75,6 @@ func (r *retireTask) apply(w *writer) error {
 }
 
 func (r *retireTask) committed(s *Store) { s.taskWatchers.notify(r.task.ID) }
-
-// taskState returns the number, revision and status of a row; 0 without one.
-func (w *writer) taskState(taskID string) (no int64, state taskbridge.Task, err error) {
-	state.ID = taskID
-	err = w.conn.query(background, sqlTaskState, func(row []driver.Value) (err error) {
-		no, state.Revision = integer(row[0]), integer(row[1])
-		state.Status, err = statusName(integer(row[2]))
-		return err
-	}, taskID)
-	return no, state, err
-}
 
 // DeleteTask implements [taskbridge.TaskRegistry].
 func (s *Store) DeleteTask(ctx context.Context, taskID string) error {

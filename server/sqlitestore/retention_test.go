@@ -89,3 +89,36 @@ func TestTheEventsOfARetiredTaskAreOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A retired task's number stays its own until the tombstone is gone, though no
+// row and no event has it.
+func TestTheNumberOfARetiredTaskIsNotGivenAgain(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 3 { // each opening looks for the next number anew
+		s, err := Open(t.Context(), Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		task := newTask("key")
+		task.Status = taskbridge.StatusCancelled
+		task, _, err = s.CreateTask(t.Context(), task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RetireTask(t.Context(), task, fixedTime); err != nil {
+			t.Fatal(err)
+		}
+		if err := do(s, func(w *writer) error {
+			tombstones, err := w.conn.integer("SELECT count(DISTINCT stream_no) FROM tombstones")
+			if tombstones != int64(round+1) {
+				t.Errorf("%d retired tasks have %d numbers", round+1, tombstones)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

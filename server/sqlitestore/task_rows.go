@@ -15,31 +15,31 @@ const inlineDocuments = 4096
 // The columns of a task's row, in the order of the functions below.
 const (
 	onceColumns = "id, owner, client_request_id, fingerprint, type, traceparent, created_at"
-	changeable  = "revision, status, updated_at, started_at, finished_at, " +
+	indexed     = "status, due_submission, due_cancellation, due_stream, due_inspection, due_retention"
+	changeable  = "revision, updated_at, started_at, finished_at, " +
 		"attempt, claim, attempt_started_at, starts, controls, attempt_control, suspend_control, " +
 		"cancel_requested_at, cancel_reason, cancel_tries, " +
 		"submission_state, submission_lease_until, submission_deadline, submission_tries, submission_barred, " +
-		"instance, due_submission, due_cancellation, due_stream, due_inspection, due_retention, suspension, suspend_ids"
+		"instance, suspension, suspend_ids"
 	metadataColumn = "coalesce(t.metadata, (SELECT d.metadata FROM task_documents d WHERE d.task_no = t.task_no))"
 	inputColumn    = "coalesce(t.input, (SELECT d.input FROM task_documents d WHERE d.task_no = t.task_no))"
 
-	listedColumns = onceColumns + ", " + changeable + ", " + metadataColumn
+	listedColumns = onceColumns + ", " + indexed + ", " + changeable + ", " + metadataColumn
 	allColumns    = listedColumns + ", " + inputColumn + ", t.terminal"
 )
 
 const (
 	sqlTaskByID    = "SELECT " + allColumns + " FROM tasks t WHERE t.id = ?"
 	sqlTaskByKey   = "SELECT " + allColumns + " FROM tasks t WHERE t.owner = ? AND t.client_request_id = ?"
-	sqlTaskState   = "SELECT task_no, revision, status FROM tasks WHERE id = ?"
+	sqlTaskState   = "SELECT task_no, revision, " + indexed + " FROM tasks WHERE id = ?"
 	sqlInsertAside = "INSERT INTO task_documents (task_no, metadata, input) VALUES (?, ?, ?)"
 )
 
 var (
 	sqlInsertTask = fmt.Sprintf(
-		"INSERT INTO tasks (task_no, %s, %s, terminal, metadata, input) VALUES (?%s) ON CONFLICT DO NOTHING",
-		onceColumns, changeable, strings.Repeat(", ?", countOnce+countChangeable+3))
-	sqlUpdateTask = "UPDATE tasks SET " +
-		strings.ReplaceAll(changeable, ",", " = ?,") + " = ?, terminal = ? WHERE task_no = ?"
+		"INSERT INTO tasks (task_no, %s, %s, %s, terminal, metadata, input) VALUES (?%s) ON CONFLICT DO NOTHING",
+		onceColumns, indexed, changeable, strings.Repeat(", ?", countOnce+countIndexed+countChangeable+3))
+	sqlUpdateTask = updateStatements()
 
 	sqlDueTasks = map[taskbridge.DueKind]string{
 		taskbridge.DueSubmission:   dueQuery("due_submission"),
@@ -51,11 +51,57 @@ var (
 	}
 
 	countOnce       = strings.Count(onceColumns, ",") + 1
+	countIndexed    = strings.Count(indexed, ",") + 1
 	countChangeable = strings.Count(changeable, ",") + 1
 )
 
 func dueQuery(column string) string {
 	return fmt.Sprintf("SELECT id FROM tasks WHERE %[1]s <= ? AND %[1]s IS NOT NULL ORDER BY %[1]s LIMIT ?", column)
+}
+
+// updateStatements has one text for each set of indexed columns that an update
+// may change, the set as a bit mask: SQLite takes a row out of an index and puts
+// it in again for every column of the index that is set, changed or not.
+func updateStatements() (texts [1 << 6]string) {
+	names := strings.Split(indexed, ", ")
+	for set := range texts {
+		columns := strings.Split(changeable, ", ")
+		columns = append(columns, "terminal")
+		for i, name := range names {
+			if set>>i&1 == 1 {
+				columns = append(columns, name)
+			}
+		}
+		texts[set] = "UPDATE tasks SET " + strings.Join(columns, " = ?, ") + " = ? WHERE task_no = ?"
+	}
+	return texts
+}
+
+// indexedValues are the indexed columns, in their order.
+func indexedValues(t taskbridge.Task) [6]driver.Value {
+	return [6]driver.Value{
+		statusCodes[t.Status],
+		timeValue(t.Due.Submission), timeValue(t.Due.Cancellation), timeValue(t.Due.Stream), timeValue(t.Due.Inspection),
+		timeValue(t.Due.Retention),
+	}
+}
+
+// taskState is what an update asks about the row that it replaces.
+type taskState struct {
+	no      int64 // 0: there is no row
+	task    taskbridge.Task
+	indexed [6]driver.Value
+}
+
+func readTaskState(c *conn, taskID string) (s taskState, err error) {
+	s.task.ID = taskID
+	err = c.query(background, sqlTaskState, func(row []driver.Value) (err error) {
+		s.no, s.task.Revision = integer(row[0]), integer(row[1])
+		copy(s.indexed[:], row[2:])
+		s.task.Status, err = statusName(integer(s.indexed[0]))
+		return err
+	}, taskID)
+	return s, err
 }
 
 // insertTask inserts the row unless its key or its id is there already.
@@ -65,6 +111,8 @@ func insertTask(c *conn, no int64, t taskbridge.Task) (bool, error) {
 		return false, err
 	}
 	s.bind(no, t.ID, t.Owner, t.ClientRequestID, t.Fingerprint, t.Type, t.Traceparent, t.CreatedAt.UnixMicro())
+	values := indexedValues(t)
+	s.add(values[:]...)
 	if err := bindChangeable(s, t); err != nil {
 		return false, err
 	}
@@ -84,9 +132,16 @@ func insertTask(c *conn, no int64, t taskbridge.Task) (bool, error) {
 	return true, err
 }
 
-// writeTask replaces the changeable columns of the row and raises the revision.
-func writeTask(c *conn, no int64, t taskbridge.Task) error {
-	s, err := c.statement(sqlUpdateTask)
+// writeTask replaces the changeable columns of the row, whose state was before,
+// and raises the revision.
+func writeTask(c *conn, before taskState, t taskbridge.Task) error {
+	values, set := indexedValues(t), 0
+	for i, v := range values {
+		if v != before.indexed[i] {
+			set |= 1 << i
+		}
+	}
+	s, err := c.statement(sqlUpdateTask[set])
 	if err != nil {
 		return err
 	}
@@ -95,10 +150,15 @@ func writeTask(c *conn, no int64, t taskbridge.Task) error {
 	if err := bindChangeable(s, t); err != nil {
 		return err
 	}
-	s.add(no)
+	for i, v := range values {
+		if set>>i&1 == 1 {
+			s.add(v)
+		}
+	}
+	s.add(before.no)
 	changed, err := s.run()
 	if err == nil && changed != 1 {
-		err = fmt.Errorf("the update of row %d changed %d rows", no, changed)
+		err = fmt.Errorf("the update of row %d changed %d rows", before.no, changed)
 	}
 	return err
 }
@@ -114,13 +174,12 @@ func bindChangeable(s *statement, t taskbridge.Task) error {
 		return fmt.Errorf("suspend ids: %w", err)
 	}
 	s.add(
-		t.Revision, statusCodes[t.Status], timeValue(t.UpdatedAt), timeValue(t.StartedAt), timeValue(t.FinishedAt),
+		t.Revision, timeValue(t.UpdatedAt), timeValue(t.StartedAt), timeValue(t.FinishedAt),
 		t.Attempt, t.Claim, timeValue(t.AttemptStartedAt), t.Starts, t.Controls, t.AttemptControl, t.SuspendControl,
 		timeValue(t.Cancellation.RequestedAt), t.Cancellation.Reason, int64(t.Cancellation.Tries),
 		string(t.Submission.State), timeValue(t.Submission.LeaseUntil), timeValue(t.Submission.Deadline),
 		int64(t.Submission.Tries), boolValue(t.Submission.Barred),
-		t.Instance, timeValue(t.Due.Submission), timeValue(t.Due.Cancellation), timeValue(t.Due.Stream), timeValue(t.Due.Inspection),
-		timeValue(t.Due.Retention), suspension, suspendIDs, []byte(t.Terminal),
+		t.Instance, suspension, suspendIDs, []byte(t.Terminal),
 	)
 	return nil
 }
@@ -131,7 +190,7 @@ func selectTask(c *conn, sql string, values ...driver.Value) (t taskbridge.Task,
 		found = true
 		t, err = listedTask(row)
 		if err == nil {
-			at := countOnce + countChangeable + 1
+			at := countOnce + countIndexed + countChangeable + 1
 			t.Input, t.Terminal = blob(row[at]), blob(row[at+1])
 		}
 		return err
@@ -147,10 +206,15 @@ func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
 	t.ID, t.Owner, t.ClientRequestID = text(next()), text(next()), text(next())
 	t.Fingerprint, t.Type, t.Traceparent, t.CreatedAt = text(next()), text(next()), text(next()), timeOf(next())
 
-	t.Revision = integer(next())
 	if t.Status, err = statusName(integer(next())); err != nil {
 		return t, fmt.Errorf("task %s: %w", t.ID, err)
 	}
+	t.Due = taskbridge.Due{
+		Submission: timeOf(next()), Cancellation: timeOf(next()), Stream: timeOf(next()), Inspection: timeOf(next()),
+		Retention: timeOf(next()),
+	}
+
+	t.Revision = integer(next())
 	t.UpdatedAt, t.StartedAt, t.FinishedAt = timeOf(next()), timeOf(next()), timeOf(next())
 	t.Attempt, t.Claim, t.AttemptStartedAt = integer(next()), text(next()), timeOf(next())
 	t.Starts, t.Controls = integer(next()), integer(next())
@@ -163,10 +227,6 @@ func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
 		Tries: int(integer(next())), Barred: integer(next()) != 0,
 	}
 	t.Instance = text(next())
-	t.Due = taskbridge.Due{
-		Submission: timeOf(next()), Cancellation: timeOf(next()), Stream: timeOf(next()), Inspection: timeOf(next()),
-		Retention: timeOf(next()),
-	}
 	if err := fromJSON(next(), &t.Suspension); err != nil {
 		return t, fmt.Errorf("task %s: suspension: %w", t.ID, err)
 	}

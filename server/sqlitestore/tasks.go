@@ -133,15 +133,15 @@ type updateTask struct {
 
 func (r *updateTask) apply(w *writer) error {
 	r.appended = false
-	no, current, err := w.taskState(r.next.ID)
+	before, err := readTaskState(w.conn, r.next.ID)
 	if err != nil {
 		return err
 	}
-	if no == 0 {
+	if before.no == 0 {
 		r.refusal = taskbridge.ErrTaskNotFound
 		return nil
 	}
-	if r.refusal = current.CheckUpdate(r.next); r.refusal != nil {
+	if r.refusal = before.task.CheckUpdate(r.next); r.refusal != nil {
 		return nil
 	}
 	// All is checked before anything is written.
@@ -154,7 +154,7 @@ func (r *updateTask) apply(w *writer) error {
 			return nil
 		}
 	}
-	if err := writeTask(w.conn, no, r.next); err != nil {
+	if err := writeTask(w.conn, before, r.next); err != nil {
 		return err
 	}
 	for i := range r.events {

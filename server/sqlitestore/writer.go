@@ -53,9 +53,11 @@ const (
 	sqlLastNo = `SELECT max(
 		coalesce((SELECT max(task_no) FROM tasks), 0),
 		coalesce((SELECT max(task_no) FROM task_documents), 0),
+		coalesce((SELECT max(stream_no) FROM tombstones), 0),
 		coalesce((SELECT max(event_no) FROM events) >> 28, 0))`
 	sqlFirstNo = `SELECT min(
 		coalesce((SELECT min(stream_no) FROM streams), 0),
+		coalesce((SELECT min(stream_no) FROM tombstones), 0),
 		coalesce((SELECT min(event_no) FROM events) >> 28, 0))`
 )
 
