@@ -85,11 +85,12 @@ func endProcesses(ctx context.Context, ids []identity, force <-chan time.Time, p
 	}
 }
 
-// signalAll signals whole groups, which misses no process, and the rest singly.
+// signalAll signals whole groups, which misses no process, and the rest singly:
+// also what is in this process's own group.
 func signalAll(ids []identity, left []process, sig syscall.Signal) error {
 	groups := make(map[int]bool)
 	for _, id := range ids {
-		if id.pid != 0 {
+		if id.pid != 0 && !ownGroup(id.pid) {
 			groups[id.pid] = id.child
 		}
 	}

@@ -14,11 +14,15 @@ import (
 func platformSupported() error { return nil }
 
 // startTime tells the process apart from another that gets its id later, to the
-// second. Only ps knows it on all of these systems.
+// second; "" if it has gone already. Only ps knows it on all of these systems.
 func startTime(pid int) (string, error) {
 	ps := exec.Command("ps", "-o", "lstart=", "-p", strconv.Itoa(pid))
 	ps.Env = []string{"PATH=/bin:/usr/bin", "LC_ALL=C", "TZ=UTC"}
 	out, err := ps.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return "", nil
+	}
 	return strings.TrimSpace(string(out)), err
 }
 

@@ -87,49 +87,21 @@ func readClaim(pid int) string {
 // living returns the processes of the executions that have not ended: those of
 // the session and group, those that carry the claim, and all descendants.
 //
-// A session or group is taken for the execution's if its leader is there (a
-// dead one counts until it is waited for) or a member carries the claim; else
-// its number may be another's by now.
+// This process is never among them, nor what descends from it alone: it may
+// have been started by a task of an earlier server.
 func living(ids []identity) ([]process, error) {
 	all, err := readProcesses()
 	if err != nil {
 		return nil, err
 	}
-	var (
-		claims  = make(map[string]identity, len(ids))
-		leaders = make(map[int][]string, len(ids)) // when those of a number were started
-		ours    = make(map[int]bool)               // numbers of sessions and groups
-		member  = make(map[int]bool)
-		oldest  = ""
-	)
-	for i, id := range ids {
-		claims[id.claim] = id
-		if id.pid != 0 {
-			leaders[id.pid] = append(leaders[id.pid], id.started)
-		}
-		if i == 0 || earlier(id.started, oldest) {
-			oldest = id.started
-		}
-	}
-	for _, p := range all {
-		if slices.Contains(leaders[p.pid], p.started) {
-			ours[p.pid] = true
-		}
-		if p.ended || p.pid == os.Getpid() || earlier(p.started, oldest) {
-			continue
-		}
-		if id, ok := claims[readClaim(p.pid)]; ok {
-			member[p.pid] = true
-			if id.pid != 0 && (p.group == id.pid || p.session == id.pid) {
-				ours[id.pid] = true
-			}
-		}
-	}
+	self := os.Getpid()
+	all = slices.DeleteFunc(all, func(p process) bool { return p.pid == self })
+	member, groups := evidence(all, ids)
 	children := make(map[int][]int)
 	var found []int
 	for _, p := range all {
 		children[p.parent] = append(children[p.parent], p.pid)
-		if ours[p.group] || ours[p.session] {
+		if groups[p.group] || groups[p.session] {
 			member[p.pid] = true
 		}
 		if member[p.pid] {
@@ -146,13 +118,42 @@ func living(ids []identity) ([]process, error) {
 			}
 		}
 	}
-	var result []process
-	for _, p := range all {
-		if member[p.pid] && !p.ended && p.pid != os.Getpid() {
-			result = append(result, p)
+	return slices.DeleteFunc(all, func(p process) bool { return p.ended || !member[p.pid] }), nil
+}
+
+// evidence returns the processes that carry a claim, and the sessions and groups
+// that certainly are the executions': the leader is there (a dead one counts
+// until it is waited for) or a member carries the claim. Without either the
+// number may be another's by now.
+func evidence(all []process, ids []identity) (carriers, groups map[int]bool) {
+	carriers, groups = make(map[int]bool), make(map[int]bool)
+	claims := make(map[string]identity, len(ids))
+	leaders := make(map[int][]string, len(ids)) // when those of a number were started
+	oldest := ""
+	for i, id := range ids {
+		claims[id.claim] = id
+		if id.pid != 0 {
+			leaders[id.pid] = append(leaders[id.pid], id.started)
+		}
+		if i == 0 || earlier(id.started, oldest) {
+			oldest = id.started
 		}
 	}
-	return result, nil
+	for _, p := range all {
+		if slices.Contains(leaders[p.pid], p.started) {
+			groups[p.pid] = true
+		}
+		if p.ended || earlier(p.started, oldest) {
+			continue // it has no environment any more, or was there before
+		}
+		if id, ok := claims[readClaim(p.pid)]; ok {
+			carriers[p.pid] = true
+			if id.pid != 0 && (p.group == id.pid || p.session == id.pid) {
+				groups[id.pid] = true
+			}
+		}
+	}
+	return carriers, groups
 }
 
 // earlier compares two start times; "", unknown, is before all others.

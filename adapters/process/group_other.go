@@ -24,4 +24,5 @@ func awaitExit(*exec.Cmd) error             { return errUnsupported }
 func reap(*exec.Cmd) error                  { return errUnsupported }
 func lead(*exec.Cmd)                        {}
 func signalGroup(int, syscall.Signal) error { return errUnsupported }
+func ownGroup(int) bool                     { return false }
 func lockFile(*os.File) error               { return errUnsupported }

@@ -25,6 +25,8 @@ func signalGroup(group int, sig syscall.Signal) error {
 	return os.NewSyscallError("kill", err)
 }
 
+func ownGroup(group int) bool { return group == syscall.Getpgrp() }
+
 func lockFile(file *os.File) error {
 	return os.NewSyscallError("flock", syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
 }

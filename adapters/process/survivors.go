@@ -38,7 +38,7 @@ func (e *Executor) KillSurvivors(ctx context.Context) error {
 			return fmt.Errorf("process: kill survivors: %w", err)
 		}
 		if len(left) > 0 {
-			e.logger.Warn("killing what an earlier server left running", "pids", pids(left))
+			e.logger.Warn("killing what an earlier server left running", "taskIds", taskIDs(recs), "pids", pids(left))
 		}
 		grace := e.clock.NewTimer(e.grace)
 		defer grace.Stop()
@@ -54,4 +54,12 @@ func (e *Executor) KillSurvivors(ctx context.Context) error {
 		return fmt.Errorf("process: kill survivors: remove records: %w", err)
 	}
 	return nil
+}
+
+func taskIDs(recs []record) []string {
+	var ids []string
+	for _, rec := range recs {
+		ids = append(ids, rec.TaskID)
+	}
+	return ids
 }
