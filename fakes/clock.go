@@ -17,7 +17,7 @@ import (
 // wake-up at its own time moves no further than the next timer:
 //
 //	for range ticks {
-//		clock.BlockUntilDue(ctx, time.Second)
+//		clock.BlockUntilDue(ctx, 1, time.Second)
 //		clock.Advance(time.Second)
 //	}
 type ManualClock struct {
@@ -112,11 +112,11 @@ func (c *ManualClock) BlockUntil(ctx context.Context, n int) error {
 	return c.block(ctx, n, func() time.Time { return time.Time{} })
 }
 
-// BlockUntilDue waits until a timer is pending that falls due within d from
-// now: until the code under test has come to that wait, whatever other timers
-// run longer beside it. The error is ctx's.
-func (c *ManualClock) BlockUntilDue(ctx context.Context, d time.Duration) error {
-	return c.block(ctx, 1, func() time.Time { return c.now.Add(d) })
+// BlockUntilDue waits until at least n timers are pending that fall due within
+// d from now: until n parts of the code under test have come to that wait,
+// whatever other timers run longer beside them. The error is ctx's.
+func (c *ManualClock) BlockUntilDue(ctx context.Context, n int, d time.Duration) error {
+	return c.block(ctx, n, func() time.Time { return c.now.Add(d) })
 }
 
 func (c *ManualClock) block(ctx context.Context, n int, by func() time.Time) error {

@@ -128,12 +128,12 @@ func TestBlockUntilDueLooksPastTimersThatRunLonger(t *testing.T) {
 	clock.NewTimer(time.Minute)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := clock.BlockUntilDue(ctx, time.Second); !errors.Is(err, context.Canceled) {
+	if err := clock.BlockUntilDue(ctx, 1, time.Second); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a timer of a minute only: %v", err)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { <-clock.NewTimer(time.Second).C() })
-	if err := clock.BlockUntilDue(t.Context(), time.Second); err != nil {
+	if err := clock.BlockUntilDue(t.Context(), 1, time.Second); err != nil {
 		t.Fatal(err)
 	}
 	clock.Advance(time.Second)

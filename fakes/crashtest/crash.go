@@ -194,9 +194,7 @@ func (w *world) checkAfter(r *runtime, s scenario, told told, a aftermath) {
 	}
 
 	row, events := p.checkEnd(id)
-	for _, violation := range r.violations {
-		t.Error(violation)
-	}
+	r.check(t, row)
 	for _, row := range left {
 		if now := w.row(row.ID); row.Status.Terminal() && (now.Status != row.Status || !sameJSON(now.Terminal, row.Terminal)) {
 			t.Errorf("the task had ended %s %s, now it is %s %s", row.Status, row.Terminal, now.Status, now.Terminal)
@@ -222,6 +220,19 @@ func (w *world) checkAfter(r *runtime, s scenario, told told, a aftermath) {
 	}
 	p.checkRefused(id)
 	p.checkStaysEnded(id)
+}
+
+// check is what the runtime has noticed, now that the task has its end.
+func (r *runtime) check(t *testing.T, row taskbridge.Task) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, violation := range r.violations {
+		t.Error(violation)
+	}
+	if begun := int64(len(r.claims[row.ID])); row.Attempt > begun {
+		t.Errorf("the row has attempt %d, the runtime has begun %d executions", row.Attempt, begun)
+	}
 }
 
 // createAgain is the client that got no answer, or another one, and asks again.
@@ -261,7 +272,7 @@ func (p *process) checkStaysEnded(id string) {
 	p.reconcile()
 	mustNotBe(t, p.bridge.Reconciler.Recover(p.ctx), "recover with nothing to do")
 	if now := w.row(id); now.Revision != row.Revision {
-		t.Errorf("an ended row was changed: %+v, it was %+v", now, row)
+		t.Errorf("an ended row was changed: %s; it was %s", describe(now), describe(row))
 	}
 	if now := w.events(id); !sameEvents(now, events) {
 		t.Errorf("an ended stream was changed: %s, it was %s", ids(now), ids(events))

@@ -1,6 +1,7 @@
 package crashtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -72,12 +73,36 @@ func raceCreate(t *testing.T, h Harness) {
 	}
 }
 
+// meeting returns two faults that hold each its call back until the other's has
+// come too, so that both go on at the same moment.
+func meeting() (fakes.Fault, fakes.Fault) {
+	here, there := make(chan struct{}), make(chan struct{})
+	meet := func(mine chan<- struct{}, other <-chan struct{}) fakes.Fault {
+		return fakes.Fault{Before: func(ctx context.Context, _ fakes.Call) error {
+			close(mine)
+			select {
+			case <-other:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+	}
+	return meet(here, there), meet(there, here)
+}
+
 // raceComplete lets a client cancel, one worker complete and, from another
 // server, an adapter settle, all at once.
 func raceComplete(t *testing.T, h Harness) {
 	w := newWorld(t, h)
 	runtime := fakes.NewScriptedExecutor()
 	here, there := w.start(outside(runtime)), w.start(outside(runtime))
+	// The write of an end: with separate stores the second of a server that
+	// wrote the intent before.
+	end, settle := fakes.OpUpdateTask, 2
+	if _, atomic := fakes.WrapStores(w.backend.Stores, fakes.NewFaults()).Tasks.(taskbridge.AtomicStore); atomic {
+		end, settle = fakes.OpUpdateTaskAndAppend, 1
+	}
 	ends := make(map[taskbridge.TaskStatus]int)
 	for i := range h.Races {
 		created, err := here.createAs(fmt.Sprintf("race-%d", i))
@@ -85,16 +110,29 @@ func raceComplete(t *testing.T, h Harness) {
 		id := created.Task.ID
 		run, err := here.lifecycle.Start(here.ctx, id, taskbridge.Claim{ID: "first"})
 		mustNotBe(t, err, "start")
+		a, b := meeting()
+		switch i % 4 { // else: as it comes
+		case 2: // the end meets the intent
+			here.faults.On(end, 1, a)
+			there.faults.On(fakes.OpUpdateTask, 1, b)
+		case 3: // the end meets the other end
+			here.faults.On(end, 1, a)
+			there.faults.On(end, settle, b)
+		}
 
 		var completed, settled, cancelled error
 		var alreadyTerminal bool
-		together(
+		racers := []func(){
 			func() { completed = run.Complete(here.ctx, taskbridge.Completion{Result: []byte(`1`)}) },
 			func() {
 				_, alreadyTerminal, cancelled = there.bridge.Cancellation.CancelTask(there.ctx, client, id, cancelReason)
 				settled = there.lifecycle.Settle(there.ctx, id, taskbridge.Outcome{Status: taskbridge.StatusCancelled})
 			},
-		)
+		}
+		if i%2 == 0 {
+			slices.Reverse(racers)
+		}
+		together(racers...)
 		if err := run.Close(); err != nil {
 			t.Errorf("race %d: close the run: %v", i, err)
 		}

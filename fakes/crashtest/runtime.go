@@ -17,8 +17,9 @@ type runtime struct {
 
 	mu         sync.Mutex
 	jobs       map[string]*job
-	submits    map[string]int // that arrived
-	absents    map[string]int // answers "absent"
+	submits    map[string]int             // that arrived
+	absents    map[string]int             // answers "absent"
+	claims     map[string]map[string]bool // of the executions begun, by task
 	violations []string
 }
 
@@ -30,7 +31,7 @@ type job struct {
 }
 
 func newRuntime() *runtime {
-	return &runtime{jobs: make(map[string]*job), submits: make(map[string]int), absents: make(map[string]int)}
+	return &runtime{jobs: make(map[string]*job), submits: make(map[string]int), absents: make(map[string]int), claims: make(map[string]map[string]bool)}
 }
 
 // in is the executor by which one process talks to the runtime.
@@ -87,7 +88,20 @@ func (a *adapter) InspectTask(_ context.Context, task taskbridge.Task) (taskbrid
 
 // handOver is the moment in which the runtime gives the task to a worker.
 func (r *runtime) handOver(taskID, claim string) {
-	r.set(taskID, func(j *job) { j.state, j.claim = taskbridge.InspectionRunning, claim })
+	r.set(taskID, func(j *job) {
+		j.state, j.claim = taskbridge.InspectionRunning, claim
+		if r.claims[taskID] == nil {
+			r.claims[taskID] = make(map[string]bool)
+		}
+		r.claims[taskID][claim] = true
+	})
+}
+
+// has reports whether the runtime has the task.
+func (r *runtime) has(taskID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.jobs[taskID] != nil
 }
 
 // done is the moment in which the worker says that it need not come again.

@@ -113,6 +113,9 @@ func scenarios() []scenario {
 				if err := first.Progress(p.ctx, taskbridge.Progress{Percent: 20}); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
 					return fmt.Errorf("a report of a fenced attempt: %w", errors.Join(err, errors.New("not refused")))
 				}
+				if err := first.Complete(p.ctx, taskbridge.Completion{}); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
+					return fmt.Errorf("the end of a fenced attempt: %w", errors.Join(err, errors.New("not refused")))
+				}
 				if err := playReports(p, second, told); err != nil {
 					return err
 				}
