@@ -108,6 +108,9 @@ func tokensSplit(t *testing.T, h LifecycleHarness) {
 				s.must("Token", run.Token(s.ctx, rest[:n]))
 				rest = rest[n:]
 			}
+			if held := len(text) - len(texts(t, s.events(id))); held >= limit {
+				t.Errorf("%s, tokens of %d bytes: %d bytes were held back, the limit is %d", name, size, held, limit)
+			}
 			s.must("Close", run.Close())
 			events := s.events(id)
 			if got := texts(t, events); got != text {

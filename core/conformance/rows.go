@@ -225,3 +225,11 @@ func oddNames() []string {
 		strings.Repeat("x", 254) + "y",
 	}
 }
+
+// unmarshal decodes JSON that must be sound.
+func unmarshal(t *testing.T, raw json.RawMessage, into any) {
+	t.Helper()
+	if err := json.Unmarshal(raw, into); err != nil {
+		t.Fatalf("%s: %v", raw, err)
+	}
+}
