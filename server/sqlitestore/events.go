@@ -90,7 +90,7 @@ func (r *appendEvent) committed(s *Store) {
 
 // head returns the stream's head, from memory or from the file.
 func (w *writer) head(taskID string) (*streamHead, error) {
-	if head := w.heads.get(taskID); head != nil {
+	if head, ok := w.heads.get(taskID); ok {
 		return head, nil
 	}
 	head := new(streamHead)

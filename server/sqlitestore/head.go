@@ -1,7 +1,6 @@
 package sqlitestore
 
 import (
-	"container/list"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -197,52 +196,4 @@ func (r *stateReader) name() string {
 	name := string(r.rest[:n])
 	r.rest = r.rest[n:]
 	return name
-}
-
-// headCache keeps the heads of the streams that were written to last. It belongs
-// to the writer. What it holds is what the file will hold after the commit that
-// is under way, so it is dropped where that fails.
-type headCache struct {
-	limit  int
-	byTask map[string]*list.Element
-	recent *list.List // of *cachedHead, the last used first
-}
-
-type cachedHead struct {
-	taskID string
-	head   *streamHead
-}
-
-func newHeadCache(limit int) *headCache {
-	return &headCache{limit: limit, byTask: make(map[string]*list.Element), recent: list.New()}
-}
-
-func (c *headCache) get(taskID string) *streamHead {
-	e, ok := c.byTask[taskID]
-	if !ok {
-		return nil
-	}
-	c.recent.MoveToFront(e)
-	return e.Value.(*cachedHead).head
-}
-
-func (c *headCache) put(taskID string, head *streamHead) {
-	c.byTask[taskID] = c.recent.PushFront(&cachedHead{taskID, head})
-	if c.recent.Len() > c.limit {
-		oldest := c.recent.Back()
-		delete(c.byTask, oldest.Value.(*cachedHead).taskID)
-		c.recent.Remove(oldest)
-	}
-}
-
-func (c *headCache) remove(taskID string) {
-	if e, ok := c.byTask[taskID]; ok {
-		c.recent.Remove(e)
-		delete(c.byTask, taskID)
-	}
-}
-
-func (c *headCache) clear() {
-	clear(c.byTask)
-	c.recent.Init()
 }

@@ -53,25 +53,8 @@ func FuzzReadState(f *testing.F) {
 	})
 }
 
-func TestTheHeadCacheForgetsTheOneThatWasNotUsedLongest(t *testing.T) {
-	c := newHeadCache(2)
-	a, b := new(streamHead), new(streamHead)
-	c.put("a", a)
-	c.put("b", b)
-	if c.get("a") != a {
-		t.Error("a was forgotten")
-	}
-	c.put("c", new(streamHead))
-	if c.get("a") != a || c.get("b") != nil || len(c.byTask) != 2 || c.recent.Len() != 2 {
-		t.Error("it was not b that was forgotten")
-	}
-	if c.clear(); c.get("a") != nil || c.recent.Len() != 0 {
-		t.Error("something is left after clear")
-	}
-}
-
 func TestAStreamOfMoreThanTheCacheGoesOnFromTheFile(t *testing.T) {
-	s := openTestStore(t, Options{CachedStreams: 1})
+	s := openTestStore(t, Options{CachedTasks: 1})
 	for ordinal := int64(1); ordinal <= 3; ordinal++ {
 		for _, id := range []string{"a", "b"} {
 			for range 2 { // the second is a duplicate
@@ -94,7 +77,7 @@ func TestAStreamThatBeganBeforeItsTaskStaysOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := do(s, func(w *writer) error { w.heads.clear(); return nil }); err != nil {
+	if err := do(s, func(w *writer) error { w.forget(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.UpdateTaskAndAppend(t.Context(), row, []taskbridge.EventAppend{message(task.ID, 1), message(task.ID, 2)}); err != nil {

@@ -37,16 +37,19 @@ type retireTask struct {
 }
 
 func (r *retireTask) apply(w *writer) error {
-	row, err := readTaskState(w.conn, r.task.ID)
+	row, err := w.taskState(r.task.ID)
 	if err != nil {
 		return err
 	}
+	current, err := row.task()
 	switch {
 	case row.no == 0:
 		r.refusal = taskbridge.ErrTaskNotFound
-	case row.task.Revision != r.task.Revision:
+	case row.revision != r.task.Revision:
 		r.refusal = taskbridge.ErrRevisionConflict
-	case !row.task.Status.Terminal():
+	case err != nil:
+		return err
+	case !current.Status.Terminal():
 		r.refusal = fmt.Errorf("%w: the task has not ended", taskbridge.ErrIllegalTransition)
 	}
 	if r.refusal != nil {
@@ -71,6 +74,7 @@ func (r *retireTask) apply(w *writer) error {
 		}
 	}
 	w.heads.remove(r.task.ID)
+	w.rows.remove(r.task.ID)
 	return nil
 }
 

@@ -26,9 +26,9 @@ type Options struct {
 	Readers int
 	// MaxBatch is how many operations one commit takes at most; default 256.
 	MaxBatch int
-	// CachedStreams is of how many streams the head is kept in memory, which
-	// saves an append two reads; default 10,000.
-	CachedStreams int
+	// CachedTasks is of how many tasks the state of row and stream is kept in
+	// memory, which saves a write up to three reads; default 10,000.
+	CachedTasks int
 	// Clock is the leases' time; nil means [taskbridge.SystemClock].
 	Clock taskbridge.Clock
 }
@@ -44,7 +44,7 @@ func (o Options) withDefaults() (Options, error) {
 	}{
 		{"Readers", &o.Readers, 4},
 		{"MaxBatch", &o.MaxBatch, 256},
-		{"CachedStreams", &o.CachedStreams, 10_000},
+		{"CachedTasks", &o.CachedTasks, 10_000},
 	} {
 		if *n.value < 0 {
 			return o, &taskbridge.ArgumentError{Field: n.name, Reason: "must not be negative"}

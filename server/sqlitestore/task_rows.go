@@ -88,25 +88,37 @@ func indexedValues(t taskbridge.Task) [6]driver.Value {
 
 // taskState is what an update asks about the row that it replaces.
 type taskState struct {
-	no      int64 // 0: there is no row
-	task    taskbridge.Task
-	indexed [6]driver.Value
+	no       int64 // 0: there is no row
+	revision int64
+	indexed  [6]driver.Value
 }
 
-func readTaskState(c *conn, taskID string) (s taskState, err error) {
-	s.task.ID = taskID
-	err = c.query(background, sqlTaskState, func(row []driver.Value) (err error) {
-		s.no, s.task.Revision = integer(row[0]), integer(row[1])
+// task is the row as far as [taskbridge.Task.CheckUpdate] looks at it.
+func (s taskState) task() (t taskbridge.Task, err error) {
+	t.Revision = s.revision
+	t.Status, err = statusName(integer(s.indexed[0]))
+	return t, err
+}
+
+// taskState returns the state of a row, from memory or from the file.
+func (w *writer) taskState(taskID string) (s taskState, err error) {
+	if s, ok := w.rows.get(taskID); ok {
+		return s, nil
+	}
+	err = w.conn.query(background, sqlTaskState, func(row []driver.Value) error {
+		s.no, s.revision = integer(row[0]), integer(row[1])
 		copy(s.indexed[:], row[2:])
-		s.task.Status, err = statusName(integer(s.indexed[0]))
-		return err
+		return nil
 	}, taskID)
+	if err == nil && s.no != 0 {
+		w.rows.put(taskID, s)
+	}
 	return s, err
 }
 
 // insertTask inserts the row unless its key or its id is there already.
-func insertTask(c *conn, no int64, t taskbridge.Task) (bool, error) {
-	s, err := c.statement(sqlInsertTask)
+func (w *writer) insertTask(no int64, t taskbridge.Task) (bool, error) {
+	s, err := w.conn.statement(sqlInsertTask)
 	if err != nil {
 		return false, err
 	}
@@ -127,21 +139,22 @@ func insertTask(c *conn, no int64, t taskbridge.Task) (bool, error) {
 		return false, err
 	}
 	if aside {
-		_, err = c.exec(sqlInsertAside, no, blobValue(t.Metadata), blobValue(t.Input))
+		_, err = w.conn.exec(sqlInsertAside, no, blobValue(t.Metadata), blobValue(t.Input))
 	}
+	w.rows.put(t.ID, taskState{no, t.Revision, values})
 	return true, err
 }
 
 // writeTask replaces the changeable columns of the row, whose state was before,
 // and raises the revision.
-func writeTask(c *conn, before taskState, t taskbridge.Task) error {
+func (w *writer) writeTask(before taskState, t taskbridge.Task) error {
 	values, set := indexedValues(t), 0
 	for i, v := range values {
 		if v != before.indexed[i] {
 			set |= 1 << i
 		}
 	}
-	s, err := c.statement(sqlUpdateTask[set])
+	s, err := w.conn.statement(sqlUpdateTask[set])
 	if err != nil {
 		return err
 	}
@@ -160,6 +173,7 @@ func writeTask(c *conn, before taskState, t taskbridge.Task) error {
 	if err == nil && changed != 1 {
 		err = fmt.Errorf("the update of row %d changed %d rows", before.no, changed)
 	}
+	w.rows.put(t.ID, taskState{before.no, t.Revision, values})
 	return err
 }
 

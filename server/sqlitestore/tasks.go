@@ -37,7 +37,7 @@ func (r *createTask) apply(w *writer) error {
 	row := r.task
 	row.Revision = 1
 	no := w.lastNo + 1
-	inserted, err := insertTask(w.conn, no, row)
+	inserted, err := w.insertTask(no, row)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ type updateTask struct {
 
 func (r *updateTask) apply(w *writer) error {
 	r.appended = false
-	before, err := readTaskState(w.conn, r.next.ID)
+	before, err := w.taskState(r.next.ID)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,11 @@ func (r *updateTask) apply(w *writer) error {
 		r.refusal = taskbridge.ErrTaskNotFound
 		return nil
 	}
-	if r.refusal = before.task.CheckUpdate(r.next); r.refusal != nil {
+	current, err := before.task()
+	if err != nil {
+		return fmt.Errorf("task %s: %w", r.next.ID, err)
+	}
+	if r.refusal = current.CheckUpdate(r.next); r.refusal != nil {
 		return nil
 	}
 	// All is checked before anything is written.
@@ -154,7 +158,7 @@ func (r *updateTask) apply(w *writer) error {
 			return nil
 		}
 	}
-	if err := writeTask(w.conn, before, r.next); err != nil {
+	if err := w.writeTask(before, r.next); err != nil {
 		return err
 	}
 	for i := range r.events {

@@ -36,7 +36,8 @@ type writer struct {
 	// What follows belongs to the goroutine.
 
 	conn  *conn // nil: to be opened again
-	heads *headCache
+	heads *cache[*streamHead]
+	rows  *cache[taskState]
 	// lastNo is the highest number that a task, or a stream of one, has had;
 	// firstNo the lowest of a stream without a task.
 	lastNo, firstNo int64
@@ -69,7 +70,8 @@ func newWriter(s *Store, c *conn, database string, opts Options) (*writer, error
 		queue:    make(chan request, opts.MaxBatch),
 		done:     make(chan struct{}),
 		conn:     c,
-		heads:    newHeadCache(opts.CachedStreams),
+		heads:    newCache[*streamHead](opts.CachedTasks),
+		rows:     newCache[taskState](opts.CachedTasks),
 	}
 	var err error
 	if w.lastNo, err = c.integer(sqlLastNo); err != nil {
@@ -213,16 +215,21 @@ func (w *writer) begin() error {
 // undo makes the transaction undone, in the file and in memory.
 func (w *writer) undo() {
 	w.failing.Store(true)
-	w.heads.clear()
+	w.forget()
 	if w.conn.rollback() != nil {
 		w.drop()
 	}
 }
 
+func (w *writer) forget() {
+	w.heads.clear()
+	w.rows.clear()
+}
+
 // drop gives up a connection that cannot be used. That its closing fails too is
 // no news.
 func (w *writer) drop() {
-	w.heads.clear()
+	w.forget()
 	_ = w.conn.close()
 	w.conn = nil
 }
