@@ -33,6 +33,8 @@ type Config struct {
 	Limits  taskbridge.Limits
 	// Submission says how long the hand-over of a task may take.
 	Submission taskbridge.SubmissionOptions
+	// Retention is for how long tasks are kept after their end; negative: for good.
+	Retention time.Duration
 	// ReconcileInterval is the time between two rounds of reconciliation.
 	ReconcileInterval time.Duration
 	// InstanceLease is for how long after its last sign of life this process
@@ -146,6 +148,7 @@ func Default() *Config {
 			CancelTimeout: 2 * time.Second,
 			Silence:       time.Minute,
 		},
+		Retention:         30 * day,
 		ReconcileInterval: time.Second,
 		InstanceLease:     15 * time.Second,
 		DrainTimeout:      25 * time.Second,

@@ -89,6 +89,12 @@ tasks:
 	}
 }
 
+func TestTasksMayBeKeptForGood(t *testing.T) {
+	if c := load(t, []string{"--retention=forever"}, nil); c.Retention >= 0 {
+		t.Errorf("retention %s", c.Retention)
+	}
+}
+
 func TestTheEnvironmentMayNameTheFile(t *testing.T) {
 	file := writeFile(t, "demo: false")
 	if c := load(t, nil, []string{"TASKBRIDGE_CONFIG=" + file}); c.Demo {
@@ -118,6 +124,7 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"level", []string{"--log-level", "loud"}, nil, "", []string{"log.level (from --log-level)", "debug info warn error", "loud"}},
 		{"format", []string{"--log-format", "xml"}, nil, "", []string{"log.format", "text json"}},
 		{"store", nil, []string{"TASKBRIDGE_STORE=postgres"}, "", []string{"store (from TASKBRIDGE_STORE)", "sqlite memory", "postgres"}},
+		{"retention", []string{"--retention", "never"}, nil, "", []string{"retention (from --retention)", "never"}},
 		{"boolean", nil, nil, "demo: maybe", []string{"demo", "true or false"}},
 		{"unknown key", nil, nil, "listne: 127.0.0.1:80", []string{"listne is no setting", "taskbridge.yaml"}},
 		{"unknown nested key", nil, nil, "limits: {inputByte: 3}", []string{"limits.inputByte is no setting"}},

@@ -99,6 +99,28 @@ func showDuration(d time.Duration) string {
 	return s
 }
 
+// forever is the retention of what is never deleted.
+const forever = "forever"
+
+func retention() parser {
+	kept := duration(func(c *Config) *time.Duration { return &c.Retention }, time.Second, 100*365*day)
+	return parser{
+		func(c *Config, raw any) error {
+			if raw == forever {
+				c.Retention = -1
+				return nil
+			}
+			return kept.set(c, raw)
+		},
+		func(c *Config) string {
+			if c.Retention < 0 {
+				return forever
+			}
+			return kept.show(c)
+		},
+	}
+}
+
 func toggle(field func(*Config) *bool) parser {
 	return parser{
 		func(c *Config, raw any) (err error) {

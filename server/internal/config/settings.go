@@ -90,7 +90,7 @@ var groups = []group{
 		{"limits.suspensions", "limit-suspensions", "N", "suspensions",
 			number(func(c *Config) *int { return &c.Limits.Suspensions }, 1, math.MaxInt32)},
 	}},
-	{"Submission and reconciliation", []setting{
+	{"Submission, reconciliation, retention", []setting{
 		{"submission.timeout", "submission-timeout", "DURATION", "time for handing a task over",
 			duration(func(c *Config) *time.Duration { return &c.Submission.Timeout }, time.Millisecond, day)},
 		{"submission.lease", "submission-lease", "DURATION", "time in which nobody else hands it over",
@@ -109,6 +109,8 @@ var groups = []group{
 			duration(func(c *Config) *time.Duration { return &c.Submission.Silence }, time.Millisecond, 30*day)},
 		{"reconcileInterval", "reconcile-interval", "DURATION", "time between two rounds of reconciliation",
 			duration(func(c *Config) *time.Duration { return &c.ReconcileInterval }, time.Millisecond, day)},
+		{"retention", "retention", "DURATION", "time for which an ended task is kept, or forever",
+			retention()},
 		{"instanceLease", "instance-lease", "DURATION", "time after which a silent server counts as dead",
 			duration(func(c *Config) *time.Duration { return &c.InstanceLease }, 100*time.Millisecond, day)},
 	}},

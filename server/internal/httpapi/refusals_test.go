@@ -194,7 +194,7 @@ type chunked struct{ io.Reader }
 func TestABodyOverTheLimitIsRefusedAlsoInChunks(t *testing.T) {
 	f := serve(t, func(o *Options) { o.BodyBytes = 1000 })
 	for _, size := range []int{1001, 5000, 3 << 20} {
-		r, err := http.NewRequest("POST", f.url+"/api/v1/tasks", chunked{strings.NewReader(strings.Repeat(" ", size))})
+		r, err := http.NewRequest(http.MethodPost, f.url+"/api/v1/tasks", chunked{strings.NewReader(strings.Repeat(" ", size))})
 		must(t, err)
 		r.Header.Set("Content-Type", "application/json")
 		response, err := f.client.Do(r)

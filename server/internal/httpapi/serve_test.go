@@ -232,7 +232,7 @@ func TestAClientThatGoesAwayMakesNoNoise(t *testing.T) {
 	task := f.create()
 	for i, path := range []string{"/events?waitTimeoutMs=60000", "/events/stream", ""} {
 		ctx, cancel := context.WithCancel(context.Background())
-		r, err := http.NewRequestWithContext(ctx, "GET", f.url+"/api/v1/tasks/"+task+path, nil)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/api/v1/tasks/"+task+path, nil)
 		must(t, err)
 		r.Header.Set("Prefer", "wait=60")
 		r.Header.Set("X-Request-Id", fmt.Sprintf("gone-%d", i))

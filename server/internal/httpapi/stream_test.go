@@ -36,7 +36,7 @@ func (f *fixture) stream(taskID, query string, header ...string) *sse {
 	// A test that waits for what never comes is to fail, not to hang.
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	f.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", f.url+"/api/v1/tasks/"+taskID+"/events/stream"+query, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/api/v1/tasks/"+taskID+"/events/stream"+query, nil)
 	must(f.T, err)
 	for _, line := range header {
 		name, value, _ := strings.Cut(line, ": ")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -66,7 +67,8 @@ func (a *API) trace(w http.ResponseWriter, r *http.Request, next http.Handler) {
 
 	defer func() {
 		fault := recover()
-		cut := fault == http.ErrAbortHandler
+		abort, _ := fault.(error)
+		cut := errors.Is(abort, http.ErrAbortHandler)
 		if fault != nil && !cut {
 			a.logger.Error("a handler panicked", "requestId", id, "method", r.Method, "path", r.URL.Path,
 				"fault", fault, "stack", string(debug.Stack()))

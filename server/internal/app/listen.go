@@ -1,0 +1,90 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/server/internal/config"
+	"github.com/taskbridge/taskbridge/server/internal/httpapi"
+)
+
+// listen binds the address and makes sure that it is one of loopback: a name may
+// resolve otherwise by now than when the configuration was read.
+func listen(ctx context.Context, c *config.Config) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if err := config.CheckBound(listener.Addr()); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// serve answers requests until the teardown. A value on the channel means that
+// it cannot go on.
+func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *slog.Logger, parts *teardown) <-chan error {
+	// Requests under way are not cancelled when the shutdown begins: streams and
+	// waiters end by the API's own Drain, the others are finished.
+	base, cancel := context.WithCancel(context.Background())
+	server := &http.Server{
+		Handler:           api,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+	failed, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}()
+	parts.add("HTTP", func(ctx context.Context) error {
+		api.Drain()
+		// What is left of the time is for the tasks.
+		ctx, stop := context.WithTimeout(ctx, c.DrainTimeout/3)
+		defer stop()
+		err := server.Shutdown(ctx)
+		cancel()
+		if err != nil {
+			err = errors.Join(fmt.Errorf("requests were cut: %w", err), server.Close())
+		}
+		<-done
+		return err
+	})
+	return failed
+}
+
+// announce says where the server can be reached, once it can.
+func announce(c *config.Config, listener net.Listener, logger *slog.Logger, router *taskbridge.ExecutorRouter) error {
+	address := listener.Addr().String()
+	attrs := []any{"store", string(c.Store), "taskTypes", router.Types()}
+	if c.Store != config.StoreMemory {
+		attrs = append(attrs, "data", c.Data)
+	}
+	//nolint:sloglint // people and scripts look for this line, in whichever format
+	logger.Info("listening on http://"+address, attrs...)
+	if c.ListenFile == "" {
+		return nil
+	}
+	// Renamed into place, so that nobody reads half of it.
+	temporary := filepath.Join(filepath.Dir(c.ListenFile), "."+filepath.Base(c.ListenFile)+".tmp")
+	if err := os.WriteFile(temporary, []byte(address+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write listen file: %w", err)
+	}
+	if err := os.Rename(temporary, c.ListenFile); err != nil {
+		return fmt.Errorf("write listen file: %w", errors.Join(err, os.Remove(temporary)))
+	}
+	return nil
+}
