@@ -65,10 +65,13 @@ func Run(t *testing.T, h Harness) {
 		h.Races = 1_000
 	}
 	t.Run("Crash", func(t *testing.T) { runCrashes(t, h) })
+	t.Run("Fault", func(t *testing.T) { runFaults(t, h) })
 	t.Run("CrashInProcess", func(t *testing.T) { runInProcessCrashes(t, h) })
+	t.Run("Zombie", func(t *testing.T) { runZombies(t, h) })
 	t.Run("Submission", func(t *testing.T) { runSubmissions(t, h) })
 	t.Run("Race", func(t *testing.T) { runRaces(t, h) })
 	t.Run("LostEvents", func(t *testing.T) { runLostEvents(t, h) })
+	t.Run("Retirement", func(t *testing.T) { runRetirements(t, h) })
 }
 
 // patience bounds what one test may wait: far longer than anything takes.

@@ -11,24 +11,33 @@ import (
 	"github.com/taskbridge/taskbridge/fakes"
 )
 
+// startInstance makes the process known to others; it returns its id.
+func (p *process) startInstance() (id string) {
+	w := p.world
+	w.t.Helper()
+	id = rand.Text()
+	if w.backend.Leaser == nil {
+		return id
+	}
+	instance, err := taskbridge.StartInstance(w.ctx, fakes.WrapLeaser(w.backend.Leaser, p.faults), taskbridge.InstanceOptions{ID: id, Clock: w.clock})
+	mustNotBe(w.t, err, "start the instance")
+	p.undo = append(p.undo, func() {
+		if err := instance.Close(w.ctx); err != nil && !p.dead() {
+			w.t.Errorf("close the instance: %v", err)
+		}
+	})
+	return id
+}
+
 // embedded makes an executor whose tasks run in the process itself and die with
 // it, together with the instance that they belong to.
 func embedded(script fakes.Script) executorIn {
 	return func(p *process) taskbridge.TaskExecutor {
 		w := p.world
 		w.t.Helper()
-		id := rand.Text()
-		if w.backend.Leaser != nil {
-			instance, err := taskbridge.StartInstance(w.ctx, fakes.WrapLeaser(w.backend.Leaser, p.faults), taskbridge.InstanceOptions{ID: id, Clock: w.clock})
-			mustNotBe(w.t, err, "start the instance")
-			p.undo = append(p.undo, func() {
-				if err := instance.Close(p.world.ctx); err != nil && !p.dead() {
-					w.t.Errorf("close the instance: %v", err)
-				}
-			})
-		}
+		p.instance = p.startInstance()
 		executor, err := fakes.NewDeterministicFakeExecutor(fakes.Options{
-			Lifecycle: p.lifecycle, Script: fakes.Always(script), InstanceID: id, Clock: w.clock,
+			Lifecycle: p.lifecycle, Script: fakes.Always(script), InstanceID: p.instance, Clock: w.clock,
 		})
 		mustNotBe(w.t, err, "make the executor")
 		p.undo = append(p.undo, func() {

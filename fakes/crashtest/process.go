@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/fakes"
@@ -17,9 +18,11 @@ import (
 type process struct {
 	world     *world
 	faults    *fakes.Faults
+	faulty    bool            // something may fail and the process lives on
 	ctx       context.Context // ends when the process dies
 	bridge    *taskbridge.Bridge
 	lifecycle *taskbridge.LocalLifecycle
+	instance  string // its id, where tasks run in the process
 
 	cancel context.CancelFunc
 	mu     sync.Mutex
@@ -58,6 +61,7 @@ func (w *world) start(executor executorIn) *process {
 		Stores:     stores,
 		Executors:  router,
 		Submission: submission,
+		Retention:  taskbridge.RetentionOptions{Step: 2}, // so that there is something to die between
 		Clock:      w.clock,
 	}
 	if w.backend.Leaser != nil {
@@ -128,6 +132,41 @@ func (p *process) dead() bool {
 	default:
 		return false
 	}
+}
+
+// alive is an error once the process is dead: its code does not go on.
+func (p *process) alive() error {
+	if p.dead() {
+		return fakes.ErrCrashed
+	}
+	return nil
+}
+
+// persist makes a call again whose outcome is unknown, as every caller may.
+func (p *process) persist(call func() error) error {
+	err := call()
+	for range 3 {
+		if !errors.Is(err, fakes.ErrInjected) {
+			break
+		}
+		err = call()
+	}
+	return err
+}
+
+// passing lets time pass while a call waits before it tries something again.
+func (p *process) passing(call func() error) error {
+	ctx, stop := context.WithCancel(p.ctx)
+	var pump sync.WaitGroup
+	pump.Go(func() {
+		for p.world.clock.BlockUntilDue(ctx, 1, 20*time.Second) == nil {
+			p.world.clock.AdvanceToNext()
+		}
+	})
+	err := call()
+	stop()
+	pump.Wait()
+	return err
 }
 
 // reconcile is one round of the reconciler.

@@ -21,11 +21,13 @@ func scenarios() []scenario {
 			name:    "create what the executor rejects",
 			rejects: reject,
 			play: func(p *process, _ *runtime, _ *told) error {
-				_, err := p.create()
-				if errors.Is(err, taskbridge.ErrSubmissionRejected) {
-					return nil
-				}
-				return fmt.Errorf("create: %w", errors.Join(err, errors.New("no rejection")))
+				return p.persist(func() error {
+					_, err := p.create()
+					if errors.Is(err, taskbridge.ErrSubmissionRejected) || p.faulty && err == nil {
+						return nil
+					}
+					return fmt.Errorf("create: %w", errors.Join(err, errors.New("no rejection")))
+				})
 			},
 			check: func(t *testing.T, row taskbridge.Task, _ []taskbridge.Event, _ told) {
 				if failure, ok := row.Failure(); !ok || failure != *reject {
@@ -71,7 +73,7 @@ func scenarios() []scenario {
 					},
 					func() error { return run.Progress(p.ctx, taskbridge.Progress{Percent: 90}) },
 				} {
-					if err := step(); err != nil {
+					if err := p.persist(step); err != nil {
 						return err
 					}
 				}
@@ -102,18 +104,17 @@ func scenarios() []scenario {
 				if err != nil {
 					return err
 				}
-				if err := first.Progress(p.ctx, taskbridge.Progress{Percent: 10}); err != nil {
+				if err := p.persist(func() error { return first.Progress(p.ctx, taskbridge.Progress{Percent: 10}) }); err != nil {
 					return err
 				}
-				r.handOver(told.created, "second")
-				second, err := p.begin(told.created, "second")
+				second, err := playHandOver(p, r, told, "second")
 				if err != nil {
 					return err
 				}
-				if err := first.Progress(p.ctx, taskbridge.Progress{Percent: 20}); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
+				if err := p.persist(func() error { return first.Progress(p.ctx, taskbridge.Progress{Percent: 20}) }); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
 					return fmt.Errorf("a report of a fenced attempt: %w", errors.Join(err, errors.New("not refused")))
 				}
-				if err := first.Complete(p.ctx, taskbridge.Completion{}); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
+				if err := p.passing(func() error { return first.Complete(p.ctx, taskbridge.Completion{}) }); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
 					return fmt.Errorf("the end of a fenced attempt: %w", errors.Join(err, errors.New("not refused")))
 				}
 				if err := playReports(p, second, told); err != nil {
@@ -147,10 +148,15 @@ func scenarios() []scenario {
 				if err := playCancel(p, told); err != nil {
 					return err
 				}
-				select {
-				case <-run.CancelRequested():
-				case <-p.ctx.Done():
-					return p.ctx.Err()
+				if err := p.passing(func() error {
+					select {
+					case <-run.CancelRequested():
+						return nil
+					case <-p.ctx.Done():
+						return p.ctx.Err()
+					}
+				}); err != nil {
+					return err
 				}
 				return playEnd(p, r, told, taskbridge.StatusCancelled, func() error { return run.Cancelled(p.ctx, "") })
 			},
@@ -164,8 +170,7 @@ func scenarios() []scenario {
 				if err := playCancel(p, told); err != nil {
 					return err
 				}
-				r.handOver(told.created, "second")
-				if _, err := p.begin(told.created, "second"); !p.dead() && !refusedToRun(err) {
+				if _, err := playHandOver(p, r, told, "second"); !p.dead() && !refusedToRun(err) {
 					return fmt.Errorf("a new start after the cancellation: %w", errors.Join(err, errors.New("not refused")))
 				}
 				if !p.dead() {
@@ -182,7 +187,7 @@ func scenarios() []scenario {
 					return err
 				}
 				return playEnd(p, r, told, taskbridge.StatusFailed, func() error {
-					return p.lifecycle.Settle(p.ctx, told.created, taskbridge.Outcome{
+					return playSettle(p, told, taskbridge.Outcome{
 						Status: taskbridge.StatusFailed, Failure: taskbridge.Failure{Code: "OOM", Message: "killed", Retryable: true},
 					})
 				})
@@ -195,7 +200,7 @@ func scenarios() []scenario {
 					return err
 				}
 				return playEnd(p, r, told, taskbridge.StatusCompleted, func() error {
-					return p.lifecycle.Settle(p.ctx, told.created, taskbridge.Outcome{
+					return playSettle(p, told, taskbridge.Outcome{
 						Status: taskbridge.StatusCompleted, Completion: taskbridge.Completion{Result: []byte(`7`)},
 					})
 				})
@@ -245,8 +250,11 @@ func diesAt(op fakes.Op, crash fakes.Fault, play func(p *process, told *told) er
 }
 
 func playCreate(p *process, told *told) error {
-	result, err := p.create()
-	if err != nil {
+	var result taskbridge.CreateTaskResult
+	if err := p.persist(func() (err error) {
+		result, err = p.create()
+		return err
+	}); err != nil {
 		return err
 	}
 	// The answer of a process that has died does not arrive.
@@ -256,21 +264,26 @@ func playCreate(p *process, told *told) error {
 	return p.alive()
 }
 
-// alive is an error once the process is dead: its code does not go on.
-func (p *process) alive() error {
-	if p.dead() {
-		return fakes.ErrCrashed
-	}
-	return nil
-}
-
 func playStart(p *process, r *runtime, told *told, claim string) (taskbridge.Run, error) {
 	if err := playCreate(p, told); err != nil {
 		return nil, err
 	}
+	return playHandOver(p, r, told, claim)
+}
+
+// playHandOver is the runtime that gives a task to a worker.
+func playHandOver(p *process, r *runtime, told *told, claim string) (run taskbridge.Run, err error) {
+	for p.faulty && !r.has(told.created) {
+		p.world.clock.Advance(overLease)
+		if err := p.persist(func() error { return p.bridge.Reconciler.RunOnce(p.ctx) }); err != nil {
+			return nil, err
+		}
+	}
 	r.handOver(told.created, claim)
-	run, err := p.begin(told.created, claim)
-	if err != nil {
+	if err := p.persist(func() error {
+		run, err = p.begin(told.created, claim)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	return run, p.alive()
@@ -278,10 +291,10 @@ func playStart(p *process, r *runtime, told *told, claim string) (taskbridge.Run
 
 // playReports makes two reports, and a client reads them.
 func playReports(p *process, run taskbridge.Run, told *told) error {
-	if err := run.Progress(p.ctx, taskbridge.Progress{Percent: 50, Stage: "half"}); err != nil {
+	if err := p.persist(func() error { return run.Progress(p.ctx, taskbridge.Progress{Percent: 50, Stage: "half"}) }); err != nil {
 		return err
 	}
-	if err := run.Message(p.ctx, taskbridge.Message{Text: "nearly there"}); err != nil {
+	if err := p.persist(func() error { return run.Message(p.ctx, taskbridge.Message{Text: "nearly there"}) }); err != nil {
 		return err
 	}
 	return playLook(p, told)
@@ -289,8 +302,11 @@ func playReports(p *process, run taskbridge.Run, told *told) error {
 
 // playLook is a client that polls and keeps what it has seen.
 func playLook(p *process, told *told) error {
-	page, err := p.bridge.Polling.PollEvents(p.ctx, client, taskbridge.PollRequest{TaskID: told.created, GapError: true})
-	if err != nil {
+	var page taskbridge.PollResult
+	if err := p.persist(func() (err error) {
+		page, err = p.bridge.Polling.PollEvents(p.ctx, client, taskbridge.PollRequest{TaskID: told.created, GapError: true})
+		return err
+	}); err != nil {
 		return err
 	}
 	if !p.dead() {
@@ -300,18 +316,20 @@ func playLook(p *process, told *told) error {
 }
 
 func playCancel(p *process, told *told) error {
-	_, already, err := p.bridge.Cancellation.CancelTask(p.ctx, client, told.created, cancelReason)
-	if err == nil && already {
-		err = errors.New("cancelled by itself")
-	}
-	if err != nil {
+	if err := p.persist(func() error {
+		_, already, err := p.bridge.Cancellation.CancelTask(p.ctx, client, told.created, cancelReason)
+		if err == nil && already && !p.faulty {
+			err = errors.New("cancelled by itself")
+		}
+		return err
+	}); err != nil {
 		return err
 	}
 	return p.alive()
 }
 
 func playEnd(p *process, r *runtime, told *told, status taskbridge.TaskStatus, end func() error) error {
-	if err := end(); err != nil {
+	if err := p.passing(func() error { return p.persist(end) }); err != nil {
 		return err
 	}
 	if err := p.alive(); err != nil {
@@ -322,9 +340,19 @@ func playEnd(p *process, r *runtime, told *told, status taskbridge.TaskStatus, e
 	return nil
 }
 
+// playSettle is an adapter that has seen the end. Where the first answer was
+// lost, the second is that the task has ended already.
+func playSettle(p *process, told *told, outcome taskbridge.Outcome) error {
+	err := p.lifecycle.Settle(p.ctx, told.created, outcome)
+	if p.faulty && errors.Is(err, taskbridge.ErrTaskFinished) {
+		return nil
+	}
+	return err
+}
+
 // playReconcile is a process that does nothing but take over.
 func playReconcile(p *process, _ *runtime, _ *told) error {
-	if err := p.bridge.Reconciler.Recover(p.ctx); err != nil {
+	if err := p.persist(func() error { return p.bridge.Reconciler.Recover(p.ctx) }); err != nil {
 		return err
 	}
 	for range 4 {
@@ -332,7 +360,7 @@ func playReconcile(p *process, _ *runtime, _ *told) error {
 			return err
 		}
 		p.world.clock.Advance(overLease)
-		if err := p.bridge.Reconciler.RunOnce(p.ctx); err != nil {
+		if err := p.persist(func() error { return p.bridge.Reconciler.RunOnce(p.ctx) }); err != nil {
 			return err
 		}
 	}

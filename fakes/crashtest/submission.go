@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,6 +91,31 @@ func (s *submissionStory) wantSubmits(least, most int) {
 	}
 }
 
+// underWay creates the task and does something while SubmitTask is under way.
+func (s *submissionStory) underWay(meanwhile func()) {
+	s.t.Helper()
+	arrived, release := make(chan string), make(chan struct{})
+	s.runtime.OnSubmit(func(ctx context.Context, task taskbridge.Task) error {
+		arrived <- task.ID
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	var creation sync.WaitGroup
+	creation.Go(func() {
+		if _, err := s.p.create(); err != nil {
+			s.t.Errorf("create: %v", err)
+		}
+	})
+	s.id = <-arrived
+	meanwhile()
+	close(release)
+	creation.Wait()
+}
+
 // answerLost makes the runtime take tasks without saying so.
 func (s *submissionStory) answerLost() {
 	s.runtime.OnSubmit(func(_ context.Context, task taskbridge.Task) error {
@@ -138,6 +164,41 @@ func runSubmissions(t *testing.T, h Harness) {
 			}
 			s.wantSubmits(1, 1)
 			s.wantWork("first")
+		}},
+		{"nobody else submits while a submission is under way", func(s *submissionStory) {
+			s.underWay(func() {
+				other := s.start(outside(s.runtime))
+				s.clock.Advance(20 * time.Second) // less than the lease
+				other.reconcile()
+				s.p.reconcile()
+			})
+			s.wantSubmits(1, 1)
+			if n := s.runtime.Inspections(s.id); n != 0 {
+				s.t.Errorf("the runtime was asked %d times about a submission under way", n)
+			}
+			s.wantWork("first")
+		}},
+		{"a cancellation while a submission is under way is passed on at its end", func(s *submissionStory) {
+			s.underWay(func() {
+				row, already, err := s.p.bridge.Cancellation.CancelTask(s.p.ctx, client, s.id, cancelReason)
+				if err != nil || already || row.Status != taskbridge.StatusAccepted {
+					s.t.Errorf("cancel: %s, already terminal %v, error %v", row.Status, already, err)
+				}
+				other := s.start(outside(s.runtime))
+				s.clock.Advance(20 * time.Second) // less than the lease
+				other.reconcile()                 // "absent" would prove nothing now
+				s.wantStatus(taskbridge.StatusAccepted)
+				if asked := s.runtime.Cancellations(s.id); len(asked) != 0 {
+					s.t.Errorf("the runtime was asked to cancel what it may not have yet: %q", asked)
+				}
+			})
+			if asked := s.runtime.Cancellations(s.id); len(asked) != 1 || asked[0] != cancelReason {
+				s.t.Errorf("the runtime was asked to cancel: %q", asked)
+			}
+			if _, err := s.p.begin(s.id, "first"); !refusedToRun(err) {
+				s.t.Errorf("the start of a cancelled task: %v, want ErrNotRunnable", err)
+			}
+			s.wantCancelled()
 		}},
 		{"work that starts before its submission is recorded records it", func(s *submissionStory) {
 			s.answerLost()
