@@ -135,13 +135,14 @@ func (s *statement) run() (int64, error) {
 }
 
 // exec prepares, binds and runs.
-func (c *conn) exec(sql string, values ...driver.Value) (int64, error) {
+func (c *conn) exec(sql string, values ...driver.Value) error {
 	s, err := c.statement(sql)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	s.bind(values...)
-	return s.run()
+	_, err = s.run()
+	return err
 }
 
 // query prepares, binds and calls each for every row, in order. The row's slice

@@ -132,7 +132,7 @@ func (w *writer) append(head *streamHead, e *taskbridge.EventAppend) (taskbridge
 	}
 	head.apply(e)
 	w.state = head.appendState(w.state[:0])
-	_, err = w.conn.exec(sqlInsertEvent, eventNumber(head.no, head.last), eventTypeValue(e.Type),
+	err = w.conn.exec(sqlInsertEvent, eventNumber(head.no, head.last), eventTypeValue(e.Type),
 		e.CreatedAt.UnixMicro(), e.Attempt, tagValue(e.Tag), w.state, blobValue(e.Payload))
 	return result, err
 }
@@ -141,7 +141,7 @@ func (w *writer) append(head *streamHead, e *taskbridge.EventAppend) (taskbridge
 func (w *writer) number(head *streamHead, taskID string) error {
 	w.firstNo--
 	head.no = w.firstNo
-	if _, err := w.conn.exec(sqlInsertNo, taskID, head.no); err != nil {
+	if err := w.conn.exec(sqlInsertNo, taskID, head.no); err != nil {
 		return fmt.Errorf("number of a stream: %w", err)
 	}
 	w.heads.put(taskID, head)
@@ -166,9 +166,13 @@ func (s *Store) readEvents(ctx context.Context, taskID string, after int64, limi
 		return nil, argumentError("limit", "must be 1 or more")
 	}
 	after = min(max(after, 0), maxSequence)
+	const page = 512 // most ask for no more, and get it
 	err = s.read(ctx, func(c *conn) error {
 		return c.query(background, sqlReadEvents, func(row []driver.Value) error {
 			t, err := eventType(row[1])
+			if events == nil {
+				events = make([]taskbridge.Event, 0, min(limit, page))
+			}
 			events = append(events, taskbridge.Event{
 				TaskID:    taskID,
 				Sequence:  integer(row[0]) & maxSequence,

@@ -165,22 +165,23 @@ type stateReader struct {
 
 func (r *stateReader) uvarint() int64 {
 	v, n := binary.Uvarint(r.rest)
-	return int64(v) + r.take(n)
+	r.drop(n)
+	return int64(v)
 }
 
 func (r *stateReader) varint() int64 {
 	v, n := binary.Varint(r.rest)
-	return v + r.take(n)
+	r.drop(n)
+	return v
 }
 
-// take drops n bytes; it returns 0.
-func (r *stateReader) take(n int) int64 {
-	if n <= 0 || n > len(r.rest) {
+// drop drops the n bytes of a number, of which there was none if n is not above 0.
+func (r *stateReader) drop(n int) {
+	if n <= 0 {
 		r.bad, r.rest = true, nil
-		return 0
+		return
 	}
 	r.rest = r.rest[n:]
-	return 0
 }
 
 func (r *stateReader) name() string {

@@ -47,7 +47,7 @@ type acquireLease struct {
 func (r *acquireLease) apply(w *writer) error {
 	now := w.store.clock.Now()
 	// Leases are few: the ended ones of others are swept out on the way.
-	if _, err := w.conn.exec(sqlEndedLeases, now.UnixMicro()); err != nil {
+	if err := w.conn.exec(sqlEndedLeases, now.UnixMicro()); err != nil {
 		return err
 	}
 	held, err := leaseHolder(w.conn, r.name, now)
@@ -57,7 +57,7 @@ func (r *acquireLease) apply(w *writer) error {
 	if r.acquired = held == "" || held == r.holder; !r.acquired {
 		return nil
 	}
-	_, err = w.conn.exec(sqlTakeLease, r.name, r.holder, now.Add(r.ttl).UnixMicro())
+	err = w.conn.exec(sqlTakeLease, r.name, r.holder, now.Add(r.ttl).UnixMicro())
 	return err
 }
 
@@ -78,7 +78,7 @@ type releaseLease struct {
 }
 
 func (r *releaseLease) apply(w *writer) error {
-	_, err := w.conn.exec(sqlEndLease, r.name, r.holder)
+	err := w.conn.exec(sqlEndLease, r.name, r.holder)
 	return err
 }
 

@@ -69,7 +69,7 @@ func (r *retireTask) apply(w *writer) error {
 		{sqlDropAside, []driver.Value{row.no}},
 		{sqlDropNo, []driver.Value{r.task.ID}},
 	} {
-		if _, err := w.conn.exec(step.sql, step.values...); err != nil {
+		if err := w.conn.exec(step.sql, step.values...); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ type deleteTask struct {
 }
 
 func (r *deleteTask) apply(w *writer) error {
-	_, err := w.conn.exec(sqlUnbury, r.taskID)
+	err := w.conn.exec(sqlUnbury, r.taskID)
 	return err
 }
 
@@ -138,7 +138,7 @@ func (r *deleteEvents) apply(w *writer) error {
 	}
 	w.heads.remove(r.taskID)
 	first, last := eventNumber(no, 1), eventNumber(no, maxSequence)
-	if _, err := w.conn.exec(sqlDropEvents, first, last, r.limit); err != nil {
+	if err := w.conn.exec(sqlDropEvents, first, last, r.limit); err != nil {
 		return err
 	}
 	remain, err := w.conn.integer(sqlEventsRemain, first, last)
@@ -146,7 +146,7 @@ func (r *deleteEvents) apply(w *writer) error {
 		return err
 	}
 	if r.more = remain != 0; !r.more {
-		_, err = w.conn.exec(sqlDropNo, r.taskID)
+		err = w.conn.exec(sqlDropNo, r.taskID)
 	}
 	return err
 }

@@ -145,7 +145,7 @@ func prepareDatabase(c *conn) error {
 			return fmt.Errorf("migration to schema %d: %w", version+1, err)
 		}
 	}
-	if _, err := c.exec(sqlDropLeases); err != nil {
+	if err := c.exec(sqlDropLeases); err != nil {
 		return fmt.Errorf("drop of old leases: %w", err)
 	}
 	return nil

@@ -139,7 +139,7 @@ func (w *writer) insertTask(no int64, t taskbridge.Task) (bool, error) {
 		return false, err
 	}
 	if aside {
-		_, err = w.conn.exec(sqlInsertAside, no, blobValue(t.Metadata), blobValue(t.Input))
+		err = w.conn.exec(sqlInsertAside, no, blobValue(t.Metadata), blobValue(t.Input))
 	}
 	w.rows.put(t.ID, taskState{no, t.Revision, values})
 	return true, err

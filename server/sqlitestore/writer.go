@@ -26,6 +26,7 @@ type writer struct {
 	store    *Store
 	database string
 	maxBatch int
+	maxLog   int64 // see maxLogBytes
 	queue    chan request
 	done     chan struct{}
 	closeErr error // set before done is closed
@@ -67,6 +68,7 @@ func newWriter(s *Store, c *conn, database string, opts Options) (*writer, error
 		store:    s,
 		database: database,
 		maxBatch: opts.MaxBatch,
+		maxLog:   maxLogBytes,
 		queue:    make(chan request, opts.MaxBatch),
 		done:     make(chan struct{}),
 		conn:     c,
@@ -186,7 +188,7 @@ func (w *writer) transact(batch []request) error {
 			return &operationError{err}
 		}
 	}
-	if _, err := w.conn.exec(sqlCommit); err != nil {
+	if err := w.conn.exec(sqlCommit); err != nil {
 		w.undo()
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -197,7 +199,7 @@ func (w *writer) transact(batch []request) error {
 // begin begins a transaction, on a new connection where the old one does not.
 func (w *writer) begin() error {
 	if w.conn != nil {
-		_, err := w.conn.exec(sqlBegin)
+		err := w.conn.exec(sqlBegin)
 		if err == nil || isBusy(err) {
 			return err
 		}
@@ -208,7 +210,7 @@ func (w *writer) begin() error {
 		return err
 	}
 	w.conn = c
-	_, err = w.conn.exec(sqlBegin)
+	err = w.conn.exec(sqlBegin)
 	return err
 }
 
@@ -238,7 +240,7 @@ func (w *writer) drop() {
 // long. It waits for the reads that are under way.
 func (w *writer) boundLog() {
 	log, err := os.Stat(w.database + "-wal")
-	if err != nil || log.Size() <= maxLogBytes || w.conn == nil {
+	if err != nil || log.Size() <= w.maxLog || w.conn == nil {
 		return
 	}
 	// Where it fails it is tried again the next time.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -252,7 +254,7 @@ func TestAnOperationThatFailsAgainstExpectationFailsAlone(t *testing.T) {
 						if err := (&appendEvent{event: message("poisoned", 0)}).apply(w); err != nil {
 							return err
 						}
-						_, err := w.conn.exec("INSERT INTO events (event_no) VALUES (1)")
+						err := w.conn.exec("INSERT INTO events (event_no) VALUES (1)")
 						return err
 					})
 				})
@@ -362,22 +364,98 @@ func TestTheStoreGoesOnAfterAFullDisk(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatBreaksIsReplaced(t *testing.T) {
-	s := openTestStore(t, Options{})
-	if _, err := s.AppendEvent(t.Context(), message("task", 1)); err != nil {
-		t.Fatal(err)
-	}
+// breakConnection keeps transactions from beginning on the writer's connection.
+func breakConnection(t *testing.T, s *Store) {
+	t.Helper()
 	if err := do(s, func(w *writer) (err error) {
-		// From now on no transaction begins on this connection.
 		w.conn.statements[sqlBegin], err = w.conn.statement("ROLLBACK")
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestAConnectionThatBreaksIsReplaced(t *testing.T) {
+	s := openTestStore(t, Options{})
+	if _, err := s.AppendEvent(t.Context(), message("task", 1)); err != nil {
+		t.Fatal(err)
+	}
+	breakConnection(t, s)
 	if _, err := s.AppendEvent(t.Context(), message("task", 2)); err != nil {
 		t.Errorf("append afterwards: %v", err)
 	}
 	if got := sequences(t, s, "task"); !slices.Equal(got, []int64{1, 2}) {
+		t.Errorf("the stream has %v", got)
+	}
+}
+
+func TestHealthIsThatOfReadingAndOfTheLastWrite(t *testing.T) {
+	s := openTestStore(t, Options{})
+	if err := s.CheckHealth(t.Context()); err != nil {
+		t.Errorf("a new store: %v", err)
+	}
+	breakConnection(t, s)
+	database := s.writer.database // the writer looks at it when it needs another connection
+	s.writer.database = filepath.Join(t.TempDir(), "no such folder", "taskbridge.db")
+	if _, err := s.AppendEvent(t.Context(), message("task", 1)); err == nil {
+		t.Fatal("a write was done where none can be")
+	}
+	if err := s.CheckHealth(t.Context()); err == nil || !strings.Contains(err.Error(), "sqlitestore: write") {
+		t.Errorf("after a failed write, while no other would do better: %v", err)
+	}
+	s.writer.database = database
+	for range 2 {
+		if err := s.CheckHealth(t.Context()); err != nil {
+			t.Errorf("when writes succeed again: %v", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.CheckHealth(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+}
+
+// afterCommit is a request that runs f on the writer, between transactions.
+type afterCommit struct {
+	operation
+	f func()
+}
+
+func (r *afterCommit) apply(*writer) error { return nil }
+func (r *afterCommit) committed(*Store)    { r.f() }
+
+func TestALogThatReadersHaveKeptLongIsCutBack(t *testing.T) {
+	s := openTestStore(t, Options{})
+	size := func() int64 {
+		info, err := os.Stat(s.folder.database() + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	for n := int64(1); n <= 20; n++ {
+		if _, err := s.AppendEvent(t.Context(), message("task", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bound := func(limit int64) {
+		if err := s.write(t.Context(), &afterCommit{f: func() {
+			s.writer.maxLog = limit
+			s.writer.boundLog()
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bound(size())
+	if size() == 0 {
+		t.Error("a log within its bound was cut back")
+	}
+	bound(size() - 1)
+	if got := size(); got != 0 {
+		t.Errorf("the log still has %d bytes", got)
+	}
+	if got := sequences(t, s, "task"); len(got) != 20 {
 		t.Errorf("the stream has %v", got)
 	}
 }

@@ -83,9 +83,15 @@ func (l *insertLoop) sample(ctx context.Context, dir string) (rate float64, err 
 }
 
 // insertRows is the loop.
-func insertRows(c driver.Conn, rows <-chan *loopRow) error {
+func insertRows(c driver.Conn, rows <-chan *loopRow) (err error) {
 	ctx := context.Background()
 	var statements [3]driver.StmtExecContext
+	var prepared []driver.Stmt
+	defer func() {
+		for _, s := range prepared {
+			err = errors.Join(err, s.Close())
+		}
+	}()
 	for i, sql := range []string{
 		"BEGIN IMMEDIATE",
 		"INSERT INTO events (event_no, type, created_at, attempt, tag, state, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -98,7 +104,7 @@ func insertRows(c driver.Conn, rows <-chan *loopRow) error {
 			}
 			return err
 		}
-		defer s.Close()
+		prepared = append(prepared, s)
 		statements[i] = s.(driver.StmtExecContext)
 	}
 	args := make([]driver.NamedValue, 7)
