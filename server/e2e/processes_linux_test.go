@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // process is one that was seen in /proc; the start time tells it from a later
@@ -62,19 +61,4 @@ func identify(pid int) (process, bool) {
 func (p process) alive() bool {
 	now, ok := identify(p.pid)
 	return ok && now.started == p.started
-}
-
-// eventually waits for a condition that nothing announces.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(patience)
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("%s: not within %s", what, patience)
-		}
-	}
 }

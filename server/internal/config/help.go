@@ -19,7 +19,7 @@ func flagSet() *pflag.FlagSet {
 	for _, g := range groups {
 		for _, s := range g.settings {
 			flags.String(s.flag, "", s.usage)
-			if s.hint == "BOOL" {
+			if s.hint == hintBool {
 				flags.Lookup(s.flag).NoOptDefVal = "true"
 			}
 		}
@@ -83,6 +83,9 @@ func Help(w io.Writer) error {
 func line(b *strings.Builder, flag, hint, usage, key, def string) {
 	const column = 40
 	left := fmt.Sprintf("  --%s %s", flag, hint)
+	if hint == hintBool {
+		left = fmt.Sprintf("  --%s[=%s]", flag, hint)
+	}
 	if len([]rune(left)) >= column {
 		left += "\n" + strings.Repeat(" ", column)
 	} else {

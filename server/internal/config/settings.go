@@ -27,6 +27,9 @@ const (
 	day       = 24 * time.Hour
 )
 
+// hintBool marks the flags that need no value.
+const hintBool = "BOOL"
+
 // group is a heading of --help and what stands below it.
 type group struct {
 	title    string
@@ -53,7 +56,7 @@ var groups = []group{
 			choice(func(c *Config) *LogFormat { return &c.LogFormat }, LogText, LogJSON)},
 	}},
 	{"Tasks", []setting{
-		{"demo", "demo", "BOOL", "offer the task type demo",
+		{"demo", "demo", hintBool, "offer the task type demo",
 			toggle(func(c *Config) *bool { return &c.Demo })},
 		{"process.maxRunning", "process-max-running", "N", "commands that run at once; the others wait",
 			number(func(c *Config) *int { return &c.Process.MaxRunning }, 1, 100_000)},

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -27,18 +29,28 @@ func (a *API) answer(c *call, status int, value any) error {
 	return nil
 }
 
+// writePiece is how much of an answer must get through within one WriteTimeout:
+// a client with a thin line gets a large answer too, one that stands still does
+// not hold the server.
+const writePiece = 64 << 10
+
 // write sends a whole JSON body. That the client cannot take it is no fault.
 func (a *API) write(w http.ResponseWriter, r *http.Request, body []byte, status int) {
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
-	if err := a.setWriteDeadline(w); err != nil {
-		a.logger.Debug("no write deadline", "requestId", requestID(r.Context()), "error", err)
-	}
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
-		a.logger.Debug("an answer was not taken", "requestId", requestID(r.Context()), "error", err)
+	for piece := range slices.Chunk(body, writePiece) {
+		err := a.setWriteDeadline(w)
+		if err == nil {
+			_, err = w.Write(piece)
+		}
+		if err != nil {
+			a.logger.Debug("an answer was not taken", "requestId", requestID(r.Context()), "error", err)
+			return
+		}
 	}
 }
 

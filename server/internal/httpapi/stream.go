@@ -98,6 +98,9 @@ type writeError struct{ err error }
 func (e *writeError) Error() string { return e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
+// keptBuffer is the size of the buffer that a stream keeps between writes.
+const keptBuffer = 4 << 10
+
 // comment is what an EventSource ignores and what shows that the way is open.
 const comment = ": ping\n\n"
 
@@ -127,7 +130,9 @@ func (s *eventStream) run(ctx context.Context, subscription *taskbridge.Subscrip
 		case err != nil:
 			return err
 		case len(frames) > 0:
-			s.frames(frames)
+			if err := s.frames(frames); err != nil {
+				return err
+			}
 		case !replayed:
 			replayed = true
 			s.buf = append(s.buf, comment...)
@@ -141,8 +146,14 @@ func (s *eventStream) run(ctx context.Context, subscription *taskbridge.Subscrip
 	}
 }
 
-func (s *eventStream) frames(frames []taskbridge.Frame) {
+// frames puts events into the buffer, and sends it whenever it is full.
+func (s *eventStream) frames(frames []taskbridge.Frame) error {
 	for _, frame := range frames {
+		if len(s.buf) > 0 && len(s.buf)+len(frame.Envelope) > writePiece {
+			if err := s.flush(); err != nil {
+				return err
+			}
+		}
 		s.buf = append(s.buf, "id: "...)
 		s.buf = append(s.buf, frame.EventID...)
 		s.buf = append(s.buf, "\ndata: "...)
@@ -150,6 +161,7 @@ func (s *eventStream) frames(frames []taskbridge.Frame) {
 		s.buf = append(s.buf, "\n\n"...)
 	}
 	s.lastID = frames[len(frames)-1].EventID
+	return nil
 }
 
 // heartbeat is a data line without an id: some clients take data alone for a
@@ -178,9 +190,9 @@ func (s *eventStream) flush() error {
 	if err := s.control.Flush(); err != nil {
 		return &writeError{err}
 	}
-	if cap(s.buf) > 256<<10 {
-		s.buf = nil // one large batch must not be held for the stream's life
-	}
 	s.buf = s.buf[:0]
+	if cap(s.buf) > keptBuffer {
+		s.buf = nil // an idle stream holds little
+	}
 	return nil
 }

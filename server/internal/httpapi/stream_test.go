@@ -439,3 +439,56 @@ func TestALongReplayComesInOrderAndWithoutAHole(t *testing.T) {
 	}
 	s.end()
 }
+
+func TestAReplayOfLargeEventsIsSentInPieces(t *testing.T) {
+	f := serve(t)
+	task := f.create()
+	run := f.start(task)
+	text := strings.Repeat("x", 30<<10)
+	for range 40 {
+		must(t, run.Message(context.Background(), taskbridge.Message{Text: text}))
+	}
+	f.complete(run, "null")
+	s := f.open(task, "")
+	s.wantEvent(task, "TASK_STARTED")
+	for range 40 {
+		if m := s.wantEvent(task, "TASK_MESSAGE"); m.data["payload"].(map[string]any)["message"] != text {
+			t.Fatal("the message has changed on the way")
+		}
+	}
+	s.wantEvent(task, "TASK_COMPLETED")
+	s.end()
+
+	// The same in one page of more than a megabyte.
+	if n := len(f.events(task)); n != 42 {
+		t.Errorf("%d events in a poll", n)
+	}
+}
+
+func TestAClientWithAThinLineGetsALargeAnswer(t *testing.T) {
+	f := serve(t, func(o *Options) { o.WriteTimeout = 400 * time.Millisecond })
+	task := f.create()
+	run := f.start(task)
+	for range 300 {
+		must(t, run.Message(context.Background(), taskbridge.Message{Text: strings.Repeat("x", 30<<10)}))
+	}
+	conn := f.dial()
+	must(t, conn.(*net.TCPConn).SetReadBuffer(256<<10))
+	started := time.Now()
+	_, err := fmt.Fprintf(conn, "GET /api/v1/tasks/%s/events?maxEvents=500 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", task)
+	must(t, err)
+	// A piece, a pause: the whole takes longer than one write may.
+	total, pace := int64(0), time.NewTicker(10*time.Millisecond)
+	defer pace.Stop()
+	for {
+		n, err := io.CopyN(io.Discard, conn, 64<<10)
+		if total += n; errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		<-pace.C
+	}
+	if took := time.Since(started); total < 9_000_000 || took < time.Second {
+		t.Errorf("%d bytes in %s", total, took)
+	}
+}

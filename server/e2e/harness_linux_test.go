@@ -1,5 +1,3 @@
-//go:build linux
-
 package e2e
 
 import (
@@ -25,27 +23,43 @@ import (
 var taskbridgeCommand, checksumsCommand string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "taskbridge-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+	dir, err := os.MkdirTemp("", "taskbridge-e2e-")
+	status := 1
+	if err == nil {
+		if err = buildCommands(dir); err == nil {
+			status = m.Run()
 		}
-		defer os.RemoveAll(dir)
-		taskbridgeCommand, checksumsCommand = filepath.Join(dir, "taskbridge"), filepath.Join(dir, "checksums")
-		for _, build := range []struct{ target, from string }{
-			{taskbridgeCommand, "../cmd/taskbridge"},
-			{checksumsCommand, "../../examples/checksums"},
-		} {
-			command := exec.Command("go", "build", "-o", build.target, ".")
-			command.Dir = build.from
-			if output, err := command.CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", build.from, err, output)
-				return 1
-			}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// buildCommands builds the server with the race detector if the tests have it:
+// a race then shows in its exit status.
+func buildCommands(dir string) error {
+	taskbridgeCommand, checksumsCommand = filepath.Join(dir, "taskbridge"), filepath.Join(dir, "checksums")
+	server := []string{"build", "-o", taskbridgeCommand}
+	if raceDetector {
+		server = append(server, "-race")
+	}
+	for _, build := range []struct {
+		from string
+		args []string
+	}{
+		{"../cmd/taskbridge", server},
+		{"../../examples/checksums", []string{"build", "-o", checksumsCommand}},
+	} {
+		command := exec.Command("go", append(build.args, ".")...)
+		command.Dir = build.from
+		if output, err := command.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", build.from, err, output)
 		}
-		return m.Run()
-	}())
+	}
+	return nil
 }
 
 // patience is how long a test waits for what must come.
