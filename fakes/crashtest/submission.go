@@ -94,9 +94,13 @@ func (s *submissionStory) wantSubmits(least, most int) {
 // underWay creates the task and does something while SubmitTask is under way.
 func (s *submissionStory) underWay(meanwhile func()) {
 	s.t.Helper()
-	arrived, release := make(chan string), make(chan struct{})
+	arrived, release := make(chan string, 1), make(chan struct{})
 	s.runtime.OnSubmit(func(ctx context.Context, task taskbridge.Task) error {
-		arrived <- task.ID
+		select {
+		case arrived <- task.ID:
+		default: // nobody should call a second time; it is counted
+			return nil
+		}
 		select {
 		case <-release:
 			return nil
@@ -111,6 +115,7 @@ func (s *submissionStory) underWay(meanwhile func()) {
 		}
 	})
 	s.id = <-arrived
+	arrived <- "" // full again
 	meanwhile()
 	close(release)
 	creation.Wait()
