@@ -150,6 +150,14 @@ func atomicRefusedRow(t *testing.T, h atomicHarness) {
 	if _, err := store.GetTask(ctx, ghost.ID); !errors.Is(err, taskbridge.ErrTaskNotFound) {
 		t.Errorf("GetTask of it: %v, want ErrTaskNotFound", err)
 	}
+
+	// Nor does a retired task come back.
+	retired := retire(t, store, "retired", at(0))
+	_, err = store.UpdateTaskAndAppend(ctx, retired, []taskbridge.EventAppend{message(retired.ID, "source", 1, 1)})
+	if !errors.Is(err, taskbridge.ErrTaskNotFound) {
+		t.Errorf("UpdateTaskAndAppend of a retired task: %v, want ErrTaskNotFound", err)
+	}
+	same(t, "the stream of the retired task", taskbridge.StreamState{}, streamState(ctx, t, store, retired.ID))
 }
 
 func atomicRefusedEvent(t *testing.T, h atomicHarness) {

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"testing"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -9,6 +10,7 @@ import (
 var deleteChecks = []check[eventsHarness]{
 	{"events are deleted in bounded steps, oldest first, until the stream is forgotten", deleteInSteps},
 	{"deleting one stream leaves the others alone", deleteOne},
+	{"a stream that is being deleted reads like one whose head is gone", deleteReads},
 }
 
 func deleteInSteps(t *testing.T, h eventsHarness) {
@@ -58,5 +60,38 @@ func deleteOne(t *testing.T, h eventsHarness) {
 	}
 	if _, err := events.DeleteEvents(cancelled(), "000-a", 5); err == nil {
 		t.Error("DeleteEvents under a cancelled context succeeded")
+	}
+}
+
+func deleteReads(t *testing.T, h eventsHarness) {
+	ctx, events := deadline(t), h.New(t)
+	id := newID()
+	var all []taskbridge.Event
+	for i := int64(1); i <= 6; i++ {
+		all = append(all, appendNew(ctx, t, events, message(id, "source", 1, i)))
+	}
+	all = append(all, appendNew(ctx, t, events, control(id, taskbridge.EventCompleted, 1)))
+	if more, err := events.DeleteEvents(ctx, id, 4); err != nil || !more {
+		t.Fatalf("DeleteEvents: more %v, %v", more, err)
+	}
+	for _, after := range []int64{0, 3, 4, 6} {
+		want := all[max(after, 4):]
+		got, err := events.ReadEvents(ctx, id, after, 100)
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("ReadEvents after %d: %d events, %v; want %d", after, len(got), err, len(want))
+		}
+		for i := range want {
+			same(t, "the event", want[i], got[i])
+		}
+	}
+	same(t, "the state", taskbridge.StreamState{
+		First: 5, FirstTag: all[4].Tag, Last: 7, LastTag: all[6].Tag, LastAt: all[6].CreatedAt, Ended: true, Controls: 1,
+	}, streamState(ctx, t, events, id))
+	// The rules still hold: nothing follows the end, and a repetition is one.
+	if _, err := events.AppendEvent(ctx, message(id, "source", 1, 7)); !errors.Is(err, taskbridge.ErrTaskFinished) {
+		t.Errorf("AppendEvent: %v, want ErrTaskFinished", err)
+	}
+	if result, err := events.AppendEvent(ctx, message(id, "source", 1, 6)); err != nil || !result.Duplicate {
+		t.Errorf("AppendEvent of a repetition: %+v, %v; want a duplicate", result, err)
 	}
 }

@@ -29,6 +29,7 @@ func eventCalls(events eventStore, taskID string) []call {
 		}},
 		{"ReadEvents", func(ctx context.Context) error { _, err := events.ReadEvents(ctx, taskID, 0, 5); return err }},
 		{"StreamState", func(ctx context.Context) error { _, err := events.StreamState(ctx, taskID); return err }},
+		{"DeleteEvents", func(ctx context.Context) error { _, err := events.DeleteEvents(ctx, taskID, 5); return err }},
 		{"WatchEvents", func(ctx context.Context) error {
 			stop, err := events.WatchEvents(ctx, taskID, func() {})
 			if err == nil {
@@ -108,13 +109,13 @@ func eventsClosedInTheMidst(t *testing.T, h eventsHarness) {
 		})
 	}
 	await(ctx, t, "two hundred events", enough)
-	events = h.Reopen(t, events)
+	reopened := h.Reopen(t, events)
 	wg.Wait()
 	if ctx.Err() != nil {
 		t.Fatal("the closed store did not answer ErrClosed")
 	}
 	for w, id := range ids {
-		all := readAll(ctx, t, events, id)
+		all := readAll(ctx, t, reopened, id)
 		if n := int64(len(all)); n < written[w] || n > written[w]+1 {
 			t.Errorf("stream %d has %d events, and %d appends had returned", w, n, written[w])
 		}

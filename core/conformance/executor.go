@@ -150,27 +150,40 @@ func (th *theatre) cancel(taskID, reason string) {
 	th.must("RequestCancellation", th.Executor.RequestCancellation(th.ctx, th.row(taskID), reason))
 }
 
-// await waits until the row has the status.
+// await waits until the row has the status, and the stream with it.
 func (th *theatre) await(taskID string, status taskbridge.TaskStatus) taskbridge.Task {
+	th.t.Helper()
+	row := th.awaitRow(taskID, string(status), func(row taskbridge.Task) bool {
+		return row.Status == status || row.Status.Terminal()
+	})
+	if row.Status != status {
+		th.t.Fatalf("the task has ended %s %s, want %s", row.Status, row.Terminal, status)
+	}
+	return row
+}
+
+// awaitRow waits until the row is as it should be. Where it has ended then, it
+// waits for the stream to end too: with separate stores that comes second.
+func (th *theatre) awaitRow(taskID, what string, ok func(taskbridge.Task) bool) taskbridge.Task {
 	th.t.Helper()
 	wake, woken := signal()
 	stop, err := th.stores.Tasks.WatchTask(th.ctx, taskID, wake)
 	th.must("WatchTask", err)
 	defer stop()
-	for {
-		row := th.row(taskID)
-		if row.Status == status {
-			return row
-		}
-		if row.Status.Terminal() {
-			th.t.Fatalf("the task has ended %s %s, want %s", row.Status, row.Terminal, status)
-		}
+	row := th.row(taskID)
+	for ; !ok(row); row = th.row(taskID) {
 		select {
 		case <-woken:
 		case <-th.ctx.Done():
-			th.t.Fatalf("waited in vain for the task to be %s: it is %s, its stream %+v", status, row.Status, streamOf(th.stores, taskID))
+			th.t.Fatalf("waited in vain for the task to be %s: it is %s, its stream %q", what, row.Status, streamOf(th.stores, taskID))
 		}
 	}
+	if row.Status.Terminal() {
+		th.awaitStream("the end of the stream", taskID, func(events []taskbridge.Event) bool {
+			return len(events) > 0 && events[len(events)-1].Type.Terminal()
+		})
+	}
+	return row
 }
 
 // streamOf reads a stream for a failure's message.

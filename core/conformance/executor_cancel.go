@@ -115,15 +115,9 @@ func executorCancelRace(t *testing.T, h ExecutorHarness) {
 	for range 10 {
 		task := th.submit(h.Completes)
 		th.cancel(task.ID, "race")
-		wake, woken := signal()
-		stop, err := th.stores.Tasks.WatchTask(th.ctx, task.ID, wake)
-		th.must("WatchTask", err)
-		for !th.row(task.ID).Status.Terminal() {
-			await(th.ctx, t, "the end", woken)
-		}
-		stop()
-		if status := th.row(task.ID).Status; status == taskbridge.StatusFailed {
-			t.Errorf("the task has ended %s: %q", status, streamOf(th.stores, task.ID))
+		row := th.awaitRow(task.ID, "at its end", func(row taskbridge.Task) bool { return row.Status.Terminal() })
+		if row.Status == taskbridge.StatusFailed {
+			t.Errorf("the task has ended %s: %q", row.Status, streamOf(th.stores, task.ID))
 		}
 		th.agree(task.ID)
 	}

@@ -135,18 +135,19 @@ func (p *pool) set(taskID string, knowledge taskbridge.Knowledge) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.known[taskID] = knowledge
-	if knowledge == taskbridge.InspectionRunning {
-		p.begun[taskID]++
-	}
 }
 
 func (p *pool) work(taskID string) {
 	defer p.set(taskID, taskbridge.InspectionGone)
+	// From here on it is up to Start whether the task runs.
+	p.set(taskID, taskbridge.InspectionRunning)
 	run, err := p.lifecycle.Start(p.ctx, taskID, taskbridge.Claim{ID: "claim of " + taskID})
 	if err != nil {
 		return
 	}
-	p.set(taskID, taskbridge.InspectionRunning)
+	p.mu.Lock()
+	p.begun[taskID]++
+	p.mu.Unlock()
 	switch run.Task().Type {
 	case "echo":
 		err = run.Complete(p.ctx, taskbridge.Completion{Result: run.Task().Input})
@@ -158,7 +159,7 @@ func (p *pool) work(taskID string) {
 		stop()
 		err = run.Cancelled(p.ctx, "")
 	}
-	if err := errors.Join(err, run.Close()); err != nil && p.ctx.Err() == nil {
-		panic(err) // nothing here fails
+	if err := errors.Join(err, run.Close()); err != nil && p.ctx.Err() == nil && !errors.Is(err, taskbridge.ErrTaskFinished) {
+		panic(err) // nothing else fails here
 	}
 }

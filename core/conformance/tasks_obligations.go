@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -24,8 +25,8 @@ type call struct {
 	do   func(ctx context.Context) error
 }
 
-// registryCalls returns a call of every method that would succeed: create is of
-// a new row, update of the given one.
+// registryCalls returns a call of every method that would succeed on the row,
+// which has ended.
 func registryCalls(tasks registry, row taskbridge.Task) []call {
 	fresh := newTask("owner", "fresh key")
 	next := row
@@ -43,6 +44,8 @@ func registryCalls(tasks registry, row taskbridge.Task) []call {
 			_, err := tasks.DueTasks(ctx, taskbridge.DueSubmission, instant, 5)
 			return err
 		}},
+		{"RetireTask", func(ctx context.Context) error { return tasks.RetireTask(ctx, row, instant) }},
+		{"DeleteTask", func(ctx context.Context) error { return tasks.DeleteTask(ctx, row.ID) }},
 		{"WatchTask", func(ctx context.Context) error {
 			stop, err := tasks.WatchTask(ctx, row.ID, func() {})
 			if err == nil {
@@ -64,10 +67,15 @@ func refused(ctx context.Context, t *testing.T, want error, calls []call) {
 
 func registryCancelled(t *testing.T, h registryHarness) {
 	ctx, tasks := deadline(t), h.New(t)
-	row := create(ctx, t, tasks, newTask("owner", "key"))
-	refused(cancelled(), t, context.Canceled, registryCalls(tasks, row))
+	row := withStatus(ctx, t, tasks, "key", taskbridge.StatusCompleted)
+	tombstone := retire(t, tasks, "retired", at(0)).ID
+	refused(cancelled(), t, context.Canceled, append(registryCalls(tasks, row), call{"DeleteTask of a tombstone",
+		func(ctx context.Context) error { return tasks.DeleteTask(ctx, tombstone) }}))
 	same(t, "the row after the refused calls", row, get(ctx, t, tasks, row.ID))
 	create(ctx, t, tasks, newTask("owner", "fresh key"))
+	if got := dueTasks(t, tasks, taskbridge.DueDeletion, at(0), 10); !slices.Equal(got, []string{tombstone}) {
+		t.Errorf("due for deletion: %v, want %s", got, tombstone)
+	}
 }
 
 func registryClosed(t *testing.T, h registryHarness) {
@@ -76,7 +84,7 @@ func registryClosed(t *testing.T, h registryHarness) {
 		return
 	}
 	ctx, tasks := deadline(t), h.New(t)
-	row := create(ctx, t, tasks, newTask("owner", "key"))
+	row := withStatus(ctx, t, tasks, "key", taskbridge.StatusCompleted)
 	stop, err := tasks.WatchTask(ctx, row.ID, func() {})
 	if err != nil {
 		t.Fatalf("WatchTask: %v", err)
@@ -153,13 +161,13 @@ func registryClosedInTheMidst(t *testing.T, h registryHarness) {
 		})
 	}
 	await(ctx, t, "a hundred rows", enough)
-	tasks = h.Reopen(t, tasks)
+	reopened := h.Reopen(t, tasks)
 	wg.Wait()
 	if ctx.Err() != nil {
 		t.Fatal("the closed store did not answer ErrClosed")
 	}
 	for _, row := range written {
-		same(t, "a row that was written before the end", row, get(ctx, t, tasks, row.ID))
+		same(t, "a row that was written before the end", row, get(ctx, t, reopened, row.ID))
 	}
 }
 

@@ -14,7 +14,9 @@ var retireChecks = []check[registryHarness]{
 	{"a retired task is found by no call, and its key is free", retireHides},
 	{"only an ended task of the same revision is retired", retireRefuses},
 	{"tombstones are due for deletion, the oldest first, until they are deleted", retireTombstones},
-	{"tombstones outlast a reopening, and no new task gets at their events", retireReopened},
+	{"tombstones outlast a reopening", retireReopened},
+	{"of 64 concurrent retirements one succeeds, and the key goes to one new task", retireRace},
+	{"the watchers of a row are woken when it retires", retireWakes},
 }
 
 // retire makes a task that has ended disappear.
@@ -133,4 +135,59 @@ func retireReopened(t *testing.T, h registryHarness) {
 	if _, err := tasks.GetTask(ctx, row.ID); !errors.Is(err, taskbridge.ErrTaskNotFound) {
 		t.Errorf("GetTask: %v, want ErrTaskNotFound", err)
 	}
+}
+
+func retireRace(t *testing.T, h registryHarness) {
+	ctx, tasks := deadline(t), h.New(t)
+	row := withStatus(ctx, t, tasks, "key", taskbridge.StatusFailed)
+	const callers = 64
+	var errs, createErrs [callers]error
+	var rows [callers]taskbridge.Task
+	var created [callers]bool
+	together(2*callers, func(i int) {
+		if i < callers {
+			errs[i] = tasks.RetireTask(ctx, row, at(0))
+			return
+		}
+		i -= callers
+		rows[i], created[i], createErrs[i] = tasks.CreateTask(ctx, newTask("owner", "key"))
+	})
+	retired, made, id := 0, 0, ""
+	for i := range callers {
+		switch {
+		case errs[i] == nil:
+			retired++
+		case !errors.Is(errs[i], taskbridge.ErrTaskNotFound):
+			t.Errorf("retirement %d: %v, want ErrTaskNotFound", i, errs[i])
+		}
+		switch {
+		case createErrs[i] != nil:
+			t.Errorf("creation %d: %v", i, createErrs[i])
+		case created[i]:
+			made, id = made+1, rows[i].ID
+		}
+	}
+	if retired != 1 || made > 1 {
+		t.Fatalf("%d retirements and %d creations succeeded, want 1 and at most 1", retired, made)
+	}
+	for i, got := range rows {
+		if got.ID != row.ID && got.ID != id {
+			t.Errorf("creation %d returned the row %s, which is neither the old nor the new one", i, got.ID)
+		}
+	}
+}
+
+func retireWakes(t *testing.T, h registryHarness) {
+	ctx, tasks := deadline(t), h.New(t)
+	row := withStatus(ctx, t, tasks, "key", taskbridge.StatusFailed)
+	wake, woken := signal()
+	stop, err := tasks.WatchTask(ctx, row.ID, wake)
+	if err != nil {
+		t.Fatalf("WatchTask: %v", err)
+	}
+	defer stop()
+	if err := tasks.RetireTask(ctx, row, at(0)); err != nil {
+		t.Fatalf("RetireTask: %v", err)
+	}
+	await(ctx, t, "the wake-up", woken)
 }

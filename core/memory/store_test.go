@@ -11,15 +11,27 @@ import (
 )
 
 func TestStoreConforms(t *testing.T) {
-	h := conformance.Harness[*memory.Store]{New: func(t *testing.T) *memory.Store {
-		store := memory.NewStore(memory.Options{})
-		t.Cleanup(func() {
-			if err := store.Close(); err != nil {
-				t.Errorf("Close: %v", err)
+	h := conformance.Harness[*memory.Store]{
+		New: func(t *testing.T) *memory.Store {
+			store := memory.NewStore(memory.Options{})
+			t.Cleanup(func() {
+				if err := store.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			})
+			return store
+		},
+		Reopen: func(t *testing.T, store *memory.Store) *memory.Store {
+			t.Helper()
+			next, err := store.Reopened()
+			if err != nil {
+				t.Fatalf("reopen: %v", err)
 			}
-		})
-		return store
-	}}
+			return next
+		},
+		// Whoever shares the data shares the store.
+		Peer: func(_ *testing.T, store *memory.Store) *memory.Store { return store },
+	}
 	t.Run("registry", func(t *testing.T) { conformance.RunTaskRegistry(t, h) })
 	t.Run("events", func(t *testing.T) { conformance.RunEventStore(t, h) })
 	t.Run("atomic", func(t *testing.T) { conformance.RunAtomicStore(t, h) })
