@@ -79,6 +79,14 @@ type server struct {
 // once it listens.
 func launch(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
+	s := begin(t, dir, args...)
+	s.await()
+	return s
+}
+
+// begin starts it and does not wait for anything.
+func begin(t *testing.T, dir string, args ...string) *server {
+	t.Helper()
 	s := &server{t: t, log: newTranscript(), exited: make(chan struct{})}
 	s.command = exec.Command(taskbridgeCommand, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	s.command.Dir = dir
@@ -96,18 +104,22 @@ func launch(t *testing.T, dir string, args ...string) *server {
 			t.Logf("log of the server with pid %d:\n%s", s.command.Process.Pid, s.log)
 		}
 	})
+	return s
+}
+
+// await returns once the server listens.
+func (s *server) await() {
+	s.t.Helper()
 	const announcement = "listening on "
 	select {
 	case line := <-s.log.line(announcement):
 		_, rest, _ := strings.Cut(line, announcement)
 		s.url, _, _ = strings.Cut(rest, `"`)
-		return s
 	case <-s.exited:
-		t.Fatalf("the server has ended: %v\n%s", s.err, s.log)
+		s.t.Fatalf("the server has ended: %v\n%s", s.err, s.log)
 	case <-time.After(patience):
-		t.Fatalf("the server does not listen:\n%s", s.log)
+		s.t.Fatalf("the server does not listen:\n%s", s.log)
 	}
-	return nil
 }
 
 // kill ends the server as a power cut would end it.

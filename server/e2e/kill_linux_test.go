@@ -134,11 +134,18 @@ func (c *crowd) run() {
 }
 
 func TestNothingIsLostWhenTheServerIsKilledUnderLoad(t *testing.T) {
+	killUnderLoad(t, func(round int) bool { return round <= killRounds })
+}
+
+// killUnderLoad kills the server again and again for as long as there is to be
+// another round, then compares all that clients have seen with what is there.
+func killUnderLoad(t *testing.T, another func(round int) bool) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "taskbridge.yaml"), fmt.Appendf(nil, killConfig, dir), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start := func() *server { return launch(t, dir, "--config", "taskbridge.yaml") }
+	start := func() *server { return begin(t, dir, "--config", "taskbridge.yaml") }
 	mark := "E2E_MARK=" + dir
 	creating, stopCreating := context.WithCancel(context.Background())
 	c := &crowd{t: t, client: newClient(t), place: &place{moved: make(chan struct{})}, creating: creating}
@@ -148,21 +155,31 @@ func TestNothingIsLostWhenTheServerIsKilledUnderLoad(t *testing.T) {
 		clients   sync.WaitGroup
 		s         = start()
 		random    = rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
-		survivors []process
+		survivors int
 	)
+	s.await()
 	c.place.move(s.url)
 	for range killClients {
 		clients.Go(c.run)
 	}
-	for round := 1; round <= killRounds; round++ {
+	rounds := 0
+	for another(rounds + 1) {
+		rounds++
 		// From right after the start up to a second and a half under load.
 		<-time.After(time.Duration(random.Int64N(int64(1500 * time.Millisecond))))
-		survivors = append(survivors, processesWith(t, mark)...)
+		running := processesWith(t, mark)
 		s.kill()
 		s = start()
-		for _, p := range survivors {
+		if rounds%3 == 0 { // and once more, in the midst of its recovery
+			<-time.After(time.Duration(random.Int64N(int64(100 * time.Millisecond))))
+			s.kill()
+			s = start()
+		}
+		s.await()
+		survivors += len(running)
+		for _, p := range running {
 			if p.alive() {
-				t.Errorf("round %d: the new server answers while %+v of an old one lives", round, p)
+				t.Errorf("round %d: the new server answers while %+v of an old one lives", rounds, p)
 			}
 		}
 		c.place.move(s.url)
@@ -174,8 +191,8 @@ func TestNothingIsLostWhenTheServerIsKilledUnderLoad(t *testing.T) {
 	for _, w := range c.witnesses {
 		outcomes[w.kind+" "+c.check(s.url, w)]++
 	}
-	t.Logf("%d rounds, %d tasks, %d processes alive at a kill: %v", killRounds, len(c.witnesses), len(survivors), outcomes)
-	if len(survivors) == 0 || outcomes["long demo FAILED"] == 0 || outcomes["long command FAILED"] == 0 || outcomes["short demo COMPLETED"] == 0 {
+	t.Logf("%d rounds, %d tasks, %d processes alive at a kill: %v", rounds, len(c.witnesses), survivors, outcomes)
+	if survivors == 0 || outcomes["long demo FAILED"] == 0 || outcomes["long command FAILED"] == 0 || outcomes["short demo COMPLETED"] == 0 {
 		t.Error("the kills have met too little")
 	}
 	if status := s.terminate(); status != 0 {
