@@ -29,16 +29,23 @@ func openTestConn(t *testing.T) *conn {
 func TestNoStatementScansATableOrSorts(t *testing.T) {
 	c := openTestConn(t)
 	statements := map[string]string{
-		"task by id":         sqlTaskByID,
-		"task by key":        sqlTaskByKey,
-		"state of a task":    sqlTaskState,
-		"number of a stream": sqlStreamNo,
-		"last event":         sqlLastEvent,
-		"events":             sqlReadEvents,
-		"ends of a stream":   sqlStreamEnds,
-		"lease":              sqlLease,
-		"end of a lease":     sqlEndLease,
-		"last number":        sqlLastNo,
+		"task by id":                  sqlTaskByID,
+		"task by key":                 sqlTaskByKey,
+		"state of a task":             sqlTaskState,
+		"number of a stream":          sqlStreamNo,
+		"last event":                  sqlLastEvent,
+		"events":                      sqlReadEvents,
+		"ends of a stream":            sqlStreamEnds,
+		"lease":                       sqlLease,
+		"end of a lease":              sqlEndLease,
+		"burial":                      sqlBury,
+		"row of a retired task":       sqlDropRow,
+		"documents of a retired task": sqlDropAside,
+		"tombstone":                   sqlUnbury,
+		"number of a retired task":    sqlBuriedNo,
+		"events to delete":            sqlDropEvents,
+		"events that remain":          sqlEventsRemain,
+		"end of a stream":             sqlDropNo,
 	}
 	for set, sql := range sqlUpdateTask {
 		statements[fmt.Sprintf("update of a task with the indexed columns %b", set)] = sql

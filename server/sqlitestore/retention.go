@@ -20,6 +20,13 @@ const (
 	sqlEventsRemain = "SELECT EXISTS (SELECT 1 FROM events WHERE event_no BETWEEN ? AND ?)"
 )
 
+const (
+	// keptFree is how many free pages of the file are worth nobody's time.
+	keptFree = 1024
+	// givenBack is how many pages of the file each deletion gives back.
+	givenBack = 256
+)
+
 // RetireTask implements [taskbridge.TaskRegistry]. The row is deleted at once;
 // the events wait for DeleteEvents.
 func (s *Store) RetireTask(ctx context.Context, task taskbridge.Task, at time.Time) error {
@@ -95,8 +102,24 @@ type deleteTask struct {
 }
 
 func (r *deleteTask) apply(w *writer) error {
-	err := w.conn.exec(sqlUnbury, r.taskID)
-	return err
+	if err := w.conn.exec(sqlUnbury, r.taskID); err != nil {
+		return err
+	}
+	return giveBack(w.conn)
+}
+
+// giveBack makes the file smaller by a bounded step where much of it is free.
+// What is free is used again; some is kept for that.
+func giveBack(c *conn) error {
+	pages, err := c.integer("PRAGMA page_count")
+	if err != nil {
+		return err
+	}
+	free, err := c.integer("PRAGMA freelist_count")
+	if err != nil || free <= max(keptFree, pages/8) {
+		return err
+	}
+	return c.script(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", givenBack))
 }
 
 func (*deleteTask) committed(*Store) {}

@@ -2,6 +2,8 @@ package sqlitestore
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,5 +122,48 @@ func TestTheNumberOfARetiredTaskIsNotGivenAgain(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestTheFileShrinksAsTasksAreDeleted(t *testing.T) {
+	s := openTestStore(t, Options{})
+	pages := func() (pages, free int64) {
+		if err := do(s, func(w *writer) (err error) {
+			if pages, err = w.conn.integer("PRAGMA page_count"); err == nil {
+				free, err = w.conn.integer("PRAGMA freelist_count")
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return pages, free
+	}
+	var tasks []taskbridge.Task
+	for i := range 50 {
+		task := newTask(fmt.Sprint(i))
+		task.Status = taskbridge.StatusFailed
+		task.Input = []byte(`{"text":"` + strings.Repeat("x", 1<<19) + `"}`)
+		task, _, err := s.CreateTask(t.Context(), task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tasks = append(tasks, task)
+	}
+	full, _ := pages()
+	for _, task := range tasks {
+		if err := errors.Join(s.RetireTask(t.Context(), task, fixedTime), s.DeleteTask(t.Context(), task.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, free := pages(); left > full/4 || free > keptFree {
+		t.Errorf("of %d pages %d are left, %d of them free", full, left, free)
+	}
+	if err := do(s, func(w *writer) error {
+		if bad, err := w.conn.integer("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"); err != nil || bad != 0 {
+			t.Errorf("the file has %d faults, %v", bad, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }

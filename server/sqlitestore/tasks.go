@@ -19,13 +19,14 @@ func (s *Store) CreateTask(ctx context.Context, task taskbridge.Task) (taskbridg
 	if err := s.write(ctx, r); err != nil {
 		return taskbridge.Task{}, false, fmt.Errorf("sqlitestore: create of task %s: %w", task.ID, err)
 	}
-	return r.task, r.created, nil
+	return r.row, r.created, nil
 }
 
 // createTask is the request of CreateTask.
 type createTask struct {
 	operation
-	task    taskbridge.Task // in the end the row that is there
+	task    taskbridge.Task
+	row     taskbridge.Task // the one that is there in the end
 	created bool
 }
 
@@ -34,15 +35,15 @@ func (r *createTask) apply(w *writer) error {
 	if !taskbridge.ValidTaskID(r.task.ID) || !r.task.Status.Valid() {
 		return r.refuseInvalid(w)
 	}
-	row := r.task
-	row.Revision = 1
+	r.row = r.task
+	r.row.Revision = 1
 	no := w.lastNo + 1
-	inserted, err := w.insertTask(no, row)
+	inserted, err := w.insertTask(no, r.row)
 	if err != nil {
 		return err
 	}
 	if inserted {
-		w.lastNo, r.task, r.created = no, row, true
+		w.lastNo, r.created = no, true
 		return nil
 	}
 	return r.find(w, argumentError("taskId", "belongs to a task with another key"))
@@ -51,15 +52,10 @@ func (r *createTask) apply(w *writer) error {
 // find takes the row that has the key; without one the request is refused.
 func (r *createTask) find(w *writer, refusal error) error {
 	row, found, err := selectTask(w.conn, sqlTaskByKey, r.task.Owner, r.task.ClientRequestID)
-	switch {
-	case err != nil:
-		return err
-	case found:
-		r.task = row
-	default:
+	if r.row = row; err == nil && !found {
 		r.refusal = refusal
 	}
-	return nil
+	return err
 }
 
 // refuseInvalid refuses what may not become a row, unless the key has one.

@@ -288,6 +288,43 @@ func TestAnOperationThatFailsAgainstExpectationFailsAlone(t *testing.T) {
 	})
 }
 
+func TestACreationThatIsRunAgainIsTheCallersOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTestStore(t, Options{})
+		release := hold(t, s)
+		first, second := newTask("key"), newTask("key")
+		var poisoned, other calls
+		runs := 0
+		poisoned.start(func() error { // it makes the row of the key, but not when it is run again
+			return do(s, func(w *writer) error {
+				if runs++; runs > 1 {
+					return errors.New("poison")
+				}
+				return (&createTask{task: first}).apply(w)
+			})
+		})
+		synctest.Wait()
+		var row taskbridge.Task
+		var created bool
+		other.start(func() (err error) {
+			row, created, err = s.CreateTask(context.Background(), second)
+			return err
+		})
+		synctest.Wait()
+		poisoned.start(func() error { return do(s, func(*writer) error { return errors.New("poison") }) })
+		synctest.Wait()
+		release()
+		for _, err := range poisoned.wait() {
+			if err == nil {
+				t.Error("a poisoned operation succeeded")
+			}
+		}
+		if err := other.wait()[0]; err != nil || !created || row.ID != second.ID {
+			t.Errorf("the other made the row %s, created %v, %v; want %s", row.ID, created, err, second.ID)
+		}
+	})
+}
+
 func TestAFailedCommitFailsTheBatchAndIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openTestStore(t, Options{})
