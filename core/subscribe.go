@@ -194,8 +194,8 @@ type Subscription struct {
 	owner   string
 	cursor  Cursor
 	warning []Frame // to be delivered first
-	atEnd   bool
-	page    int // how many events to read from the store at once
+	final   *Event  // the terminal event, where the cursor names it
+	page    int     // how many events to read from the store at once
 	release sync.Once
 }
 
@@ -213,7 +213,9 @@ func (s *Subscription) open(ctx context.Context, row Task, gapError bool) error 
 		gap := asGap(err)
 		switch {
 		case err == nil:
-			s.atEnd = named.Type.Terminal()
+			if named.Type.Terminal() {
+				s.final = named
+			}
 		case gap != nil && !gapError:
 			s.cursor = Cursor{}
 			s.warning = encode([]Event{s.service.gapWarning(gap)})
@@ -311,7 +313,16 @@ func (s *Subscription) checkBackstop() {
 
 // AtEnd reports whether the cursor that the subscription was opened with is the
 // terminal event's: there is nothing more to come.
-func (s *Subscription) AtEnd() bool { return s.atEnd }
+func (s *Subscription) AtEnd() bool { return s.final != nil }
+
+// Final returns the terminal event once more where AtEnd is true: for clients
+// that end on nothing else.
+func (s *Subscription) Final() (Frame, bool) {
+	if s.final == nil {
+		return Frame{}, false
+	}
+	return encode([]Event{*s.final})[0], true
+}
 
 // Permitted reports whether the principal may still read this task: transports
 // ask now and then while a stream lives, with the principal as it is then.

@@ -48,6 +48,9 @@ func TestAnyEventIsAPlaceToResumeFrom(t *testing.T) {
 		if sub.AtEnd() != (i == len(events)-1) {
 			t.Errorf("at the end after event %d: %v", i, sub.AtEnd())
 		}
+		if final, ok := sub.Final(); ok != sub.AtEnd() || ok && final.EventID != e.ID() {
+			t.Errorf("the final event after event %d: %s, %v", i, final.EventID, ok)
+		}
 		frames, err := follow(t.Context(), sub)
 		h.must(err)
 		wantFrames(t, frames, events[i+1:])
