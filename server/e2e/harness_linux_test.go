@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "github.com/taskbridge/taskbridge/server/internal/app" // see buildCommands
 )
 
 // The commands under test, built once.
@@ -42,6 +44,11 @@ func TestMain(m *testing.M) {
 // a race then shows in its exit status.
 func buildCommands(dir string) error {
 	taskbridgeCommand, checksumsCommand = filepath.Join(dir, "taskbridge"), filepath.Join(dir, "checksums")
+	// go test keeps results for as long as nothing that the test was built from
+	// or has read changes: the import of the app above and this are the command.
+	if _, err := os.ReadFile("../cmd/taskbridge/main.go"); err != nil {
+		return err
+	}
 	server := []string{"build", "-o", taskbridgeCommand}
 	if raceDetector {
 		server = append(server, "-race")

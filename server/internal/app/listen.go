@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -35,12 +36,14 @@ func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *sl
 	// Requests under way are not cancelled when the shutdown begins: streams and
 	// waiters end by the API's own Drain, the others are finished.
 	base, cancel := context.WithCancel(context.Background())
+	var silent silentConns
 	server := &http.Server{
 		Handler:           api,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnState:         silent.note,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 	failed, done := make(chan error, 1), make(chan struct{})
@@ -55,7 +58,9 @@ func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *sl
 		// What is left of the time is for the tasks.
 		ctx, stop := context.WithTimeout(ctx, c.DrainTimeout/3)
 		defer stop()
+		hangUp := time.AfterFunc(silentGrace, silent.close)
 		err := server.Shutdown(ctx)
+		hangUp.Stop()
 		cancel()
 		if err != nil {
 			err = errors.Join(fmt.Errorf("requests were cut: %w", err), server.Close())
@@ -64,6 +69,46 @@ func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *sl
 		return err
 	})
 	return failed
+}
+
+// silentConns are the connections that nothing has been sent on yet. Clients and
+// browsers open some in advance, and a shutdown of package http gives each five
+// seconds.
+type silentConns struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	closed bool
+}
+
+// silentGrace is what they get here: a request that was sent before the shutdown
+// has arrived by then.
+const silentGrace = 250 * time.Millisecond
+
+// note is the server's ConnState hook.
+func (s *silentConns) note(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.conns, conn)
+		return
+	}
+	if s.closed {
+		_ = conn.Close() // nobody has used it
+		return
+	}
+	if s.conns == nil {
+		s.conns = make(map[net.Conn]bool)
+	}
+	s.conns[conn] = true
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for conn := range s.conns {
+		_ = conn.Close() // nobody has used it
+	}
 }
 
 // announce says where the server can be reached, once it can.

@@ -308,6 +308,23 @@ func TestAServerThatLosesItsLeaseStopsItsTasksAndFails(t *testing.T) {
 	}
 }
 
+func TestAShutdownDoesNotWaitForConnectionsThatNobodyUses(t *testing.T) {
+	s := startServer(t, load(t, "--store", "memory"), openStore)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s.request("GET", "/health", "", http.StatusOK) // the other one has been accepted before
+	started := time.Now()
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(started); took > 4*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
 func TestAShutdownThatTakesTooLongKillsWhatRunsAndFails(t *testing.T) {
 	c := load(t, "--drain-timeout", "300ms", "--process-grace", "1h", "--task", `deaf=sh -c 'trap "" TERM; echo "::taskbridge {\"progress\":1}"; while :; do sleep 1; done'`)
 	s := startServer(t, c, openStore)
