@@ -42,7 +42,7 @@ func reportPayloads(t *testing.T, h LifecycleHarness) {
 		{taskbridge.Message{Text: "none"}, `{"message":"none"}`},
 		{taskbridge.Message{Text: "info", Level: taskbridge.LevelInfo}, `{"message":"info"}`},
 		{taskbridge.Message{Text: "warning", Level: taskbridge.LevelWarning}, `{"level":"warning","message":"warning"}`},
-		{taskbridge.Message{Text: "line\nline", Level: taskbridge.LevelDebug}, `{"level":"debug","message":"line\nline"}`},
+		{taskbridge.Message{Text: "one\nanother", Level: taskbridge.LevelDebug}, `{"level":"debug","message":"one\nanother"}`},
 	} {
 		s.must("Message", run.Message(s.ctx, c.message))
 		want = append(want, "TASK_MESSAGE "+c.want)

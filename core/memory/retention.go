@@ -85,8 +85,7 @@ func (s *Events) DeleteEvents(ctx context.Context, taskID string, limit int) (mo
 	}
 	target := s.stream(taskID)
 	if len(target.records) > limit {
-		clear(target.records[:limit])
-		target.records = target.records[limit:]
+		target.drop(limit)
 		return true, nil
 	}
 	delete(s.streams, taskID)

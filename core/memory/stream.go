@@ -173,9 +173,18 @@ func (s *stream) truncate(last int64) {
 
 // trim forgets the events below first, but keeps the last one and the head.
 func (s *stream) trim(first int64) {
-	for len(s.records) > 1 && s.records[0].event.Sequence < first {
-		s.base.apply(s.records[0])
-		s.records[0] = record{}
-		s.records = s.records[1:]
+	n := 0
+	for n < len(s.records)-1 && s.records[n].event.Sequence < first {
+		n++
 	}
+	s.drop(n)
+}
+
+// drop forgets the first n events and keeps the head.
+func (s *stream) drop(n int) {
+	for _, r := range s.records[:n] {
+		s.base.apply(r)
+	}
+	clear(s.records[:n])
+	s.records = s.records[n:]
 }
