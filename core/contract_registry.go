@@ -40,8 +40,8 @@ type TaskRegistry interface {
 	UpdateTask(ctx context.Context, next Task) (Task, error)
 
 	// ListTasks returns the rows that match, newest first (by CreatedAt, then
-	// by ID, both descending), at most query.Limit of them, without Input and
-	// Terminal (both nil). A row that is there throughout is neither left out
+	// by ID, both descending), at most query.Limit of them, without Input and,
+	// for COMPLETED ones, Terminal (nil both), which may be large. A row that is there throughout is neither left out
 	// nor repeated by paging with the last row's ListCursor.
 	ListTasks(ctx context.Context, query TaskQuery) ([]Task, error)
 

@@ -108,8 +108,8 @@ const (
 	MaxListLimit     = 200
 )
 
-// ListTasks returns the principal's tasks, newest first, without Input and
-// Terminal. Errors: [ErrForbidden], [*ArgumentError], [ErrInvalidCursor].
+// ListTasks returns the principal's tasks, newest first, without input and
+// result. Errors: [ErrForbidden], [*ArgumentError], [ErrInvalidCursor].
 func (s *TaskQueryService) ListTasks(ctx context.Context, principal Principal, request ListTasksRequest) (ListTasksResult, error) {
 	for _, status := range request.Statuses {
 		if !status.Valid() {

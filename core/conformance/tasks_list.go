@@ -14,7 +14,7 @@ import (
 var listChecks = []check[registryHarness]{
 	{"a list has the newest row first, those of one moment by id descending", listOrder},
 	{"every filter, and all of them together, selects the same rows on pages of any size", listFilters},
-	{"listed rows have all but input and terminal payload", listFields},
+	{"listed rows have all but the input and the payload of a completion", listFields},
 	{"a list shows the row of now", listFollowsUpdates},
 	{"paging neither leaves out nor repeats a row while others come", listWhileRowsCome},
 	{"a cursor needs no row of its own", listForeignCursor},
@@ -145,22 +145,27 @@ func selected(row taskbridge.Task, query taskbridge.TaskQuery) bool {
 }
 
 func listFields(t *testing.T, h registryHarness) {
-	ctx, tasks := deadline(t), h.New(t)
-	row := create(ctx, t, tasks, func() taskbridge.Task {
-		task := filledTask("owner", "key", 1)
-		task.Terminal = nil
-		return task
-	}())
-	next := changed(row, filledTask("owner", "key", 2))
-	next.Status = taskbridge.StatusCompleted
-	row = update(ctx, t, tasks, next)
-	row.Input, row.Terminal = nil, nil
-	for _, query := range []taskbridge.TaskQuery{{Owner: "owner", Limit: 1}, {AnyOwner: true, Limit: 9}} {
-		got, err := tasks.ListTasks(ctx, query)
-		if err != nil || len(got) != 1 {
-			t.Fatalf("ListTasks(%+v): %d rows, %v", query, len(got), err)
+	for _, status := range []taskbridge.TaskStatus{taskbridge.StatusCompleted, taskbridge.StatusFailed, taskbridge.StatusCancelled} {
+		ctx, tasks := deadline(t), h.New(t)
+		row := create(ctx, t, tasks, func() taskbridge.Task {
+			task := filledTask("owner", "key", 1)
+			task.Terminal = nil
+			return task
+		}())
+		next := changed(row, filledTask("owner", "key", 2))
+		next.Status = status
+		row = update(ctx, t, tasks, next)
+		row.Input = nil
+		if status == taskbridge.StatusCompleted {
+			row.Terminal = nil
 		}
-		same(t, "the row in a list", row, got[0])
+		for _, query := range []taskbridge.TaskQuery{{Owner: "owner", Limit: 1}, {AnyOwner: true, Limit: 9}} {
+			got, err := tasks.ListTasks(ctx, query)
+			if err != nil || len(got) != 1 {
+				t.Fatalf("ListTasks(%+v): %d rows, %v", query, len(got), err)
+			}
+			same(t, "the "+string(status)+" row in a list", row, got[0])
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ func (t *Tasks) ready(ctx context.Context) error {
 }
 
 // CreateTask implements [taskbridge.TaskRegistry]. The id of a row with another
-// key is refused with [taskbridge.ErrInvalidArgument].
+// key, or of a retired one, is refused with [taskbridge.ErrInvalidArgument].
 func (t *Tasks) CreateTask(ctx context.Context, task taskbridge.Task) (taskbridge.Task, bool, error) {
 	created, isNew, err := t.create(ctx, task)
 	if isNew {
@@ -87,6 +87,9 @@ func (t *Tasks) create(ctx context.Context, task taskbridge.Task) (taskbridge.Ta
 	}
 	if _, ok := t.byID[task.ID]; ok {
 		return taskbridge.Task{}, false, argumentError("taskId", "belongs to a task with another key")
+	}
+	if _, ok := t.tombstones[task.ID]; ok {
+		return taskbridge.Task{}, false, argumentError("taskId", "belongs to a retired task")
 	}
 	task.Revision = 1
 	r := &row{task: task.Clone(), duePlace: slices.Repeat([]int{-1}, len(t.due))}
@@ -201,7 +204,10 @@ func (t *Tasks) ListTasks(ctx context.Context, query taskbridge.TaskQuery) ([]ta
 			continue
 		}
 		task := r.task
-		task.Input, task.Terminal = nil, nil
+		task.Input = nil
+		if task.Status == taskbridge.StatusCompleted {
+			task.Terminal = nil
+		}
 		if found = append(found, task.Clone()); len(found) == query.Limit {
 			break
 		}

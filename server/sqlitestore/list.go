@@ -39,6 +39,7 @@ func (s *Store) list(ctx context.Context, query taskbridge.TaskQuery) (tasks []t
 	err = s.read(ctx, func(c *conn) error {
 		return c.query(ctx, sql, func(row []driver.Value) error {
 			task, err := listedTask(row)
+			task.Terminal = blob(row[len(row)-1])
 			tasks = append(tasks, task)
 			return err
 		}, values...)
@@ -105,7 +106,11 @@ func listStatement(codes []int64, byOwner, byType bool) string {
 		if i > 0 {
 			b.WriteString(" UNION ALL ")
 		}
-		fmt.Fprintf(&b, "SELECT %s FROM tasks t WHERE status = %d AND (created_at, id) < (?2, ?3)", listedColumns, code)
+		terminal := "t.terminal"
+		if code == statusCodes[taskbridge.StatusCompleted] {
+			terminal = "NULL" // a result may be large
+		}
+		fmt.Fprintf(&b, "SELECT %s, %s AS terminal FROM tasks t WHERE status = %d AND (created_at, id) < (?2, ?3)", listedColumns, terminal, code)
 		if byOwner {
 			b.WriteString(" AND owner = ?4")
 		}

@@ -33,6 +33,15 @@ type Options struct {
 	// Heartbeat is how long a stream may be without an event before a heartbeat
 	// is sent; default 15 s.
 	Heartbeat time.Duration
+	// SocketHeartbeat is the same for WebSockets; default 25 s.
+	SocketHeartbeat time.Duration
+	// SubscribeTimeout is how long a WebSocket's first frame may take; default 10 s.
+	SubscribeTimeout time.Duration
+	// Recheck is how often a stream's client is authenticated again; default 15 s.
+	Recheck time.Duration
+	// StreamOpened, if not nil, is called when a stream begins ("sse" or
+	// "websocket"), and what it returns when the stream has ended.
+	StreamOpened func(transport string) (closed func())
 
 	Clock  taskbridge.Clock // nil: the system's
 	Logger *slog.Logger     // nil: discarded
@@ -50,6 +59,7 @@ type API struct {
 	router  http.Handler
 	drained context.Context // ends when draining begins
 	drain   context.CancelFunc
+	live    liveStreams
 }
 
 // New makes the handler.
@@ -71,10 +81,16 @@ func New(opts Options) (*API, error) {
 		{&opts.RequestTimeout, 30 * time.Second},
 		{&opts.WriteTimeout, 30 * time.Second},
 		{&opts.Heartbeat, 15 * time.Second},
+		{&opts.SocketHeartbeat, 25 * time.Second},
+		{&opts.SubscribeTimeout, 10 * time.Second},
+		{&opts.Recheck, 15 * time.Second},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.def
 		}
+	}
+	if opts.StreamOpened == nil {
+		opts.StreamOpened = func(string) func() { return func() {} }
 	}
 	if opts.Clock == nil {
 		opts.Clock = taskbridge.SystemClock{}
@@ -96,7 +112,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Drain makes the server step down: it is not ready any more, open streams are
 // cut and new ones refused, and whoever waits for something gets what there is.
 // Other requests go on. It returns at once and may be called more than once.
-func (a *API) Drain() { a.drain() }
+func (a *API) Drain() {
+	a.live.stop()
+	a.drain()
+}
 
 // call is one request on its way through a handler.
 type call struct {

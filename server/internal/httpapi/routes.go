@@ -28,6 +28,7 @@ func (a *API) routes() http.Handler {
 	}
 	route(http.MethodPost, "/api/v1/tasks", a.createTask)
 	route(http.MethodGet, "/api/v1/tasks", a.listTasks)
+	route(http.MethodGet, "/api/v1/tasks/ws", a.webSocket)
 	route(http.MethodGet, "/api/v1/tasks/:taskId", a.getTask)
 	route(http.MethodGet, "/api/v1/tasks/:taskId/events", a.pollEvents)
 	route(http.MethodGet, "/api/v1/tasks/:taskId/events/stream", a.streamEvents)

@@ -32,19 +32,64 @@ func (a *API) streamEvents(c *call) error {
 	case err != nil:
 		return err
 	}
-	defer subscription.Close()
+	defer func() {
+		if subscription != nil {
+			subscription.Close()
+		}
+	}()
 	if subscription.AtEnd() {
 		c.w.Header().Set("Cache-Control", "no-store")
 		c.w.WriteHeader(http.StatusNoContent) // a browser's EventSource stops at this
 		return nil
 	}
-	stream := &eventStream{api: a, w: c.w, control: http.NewResponseController(c.w), taskID: c.taskID, lastID: given}
-	err = stream.run(ctx, subscription)
-	if err == nil {
-		return nil
+	handedOver, err := a.startStream(c, subscription, given)
+	if handedOver {
+		subscription = nil // the stream closes it
 	}
-	a.logCut(c, err)
-	panic(http.ErrAbortHandler)
+	return err
+}
+
+// startStream delivers on a connection taken over, in a goroutine of the API, or
+// where there is none in this one.
+func (a *API) startStream(c *call, subscription *taskbridge.Subscription, given string) (handedOver bool, err error) {
+	header := c.w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+	header.Set("X-Content-Type-Options", "nosniff")
+	stream := &eventStream{
+		api: a, taskID: c.taskID, requestID: requestID(c.r.Context()), lastID: given,
+		watcher: a.watch(c, subscription), subscription: subscription,
+	}
+	if !a.live.begin() {
+		return false, errDraining
+	}
+	taken, err := a.takeOver(c)
+	if err != nil {
+		a.live.running.Done()
+		return false, errCut
+	}
+	if taken == nil {
+		defer a.live.running.Done()
+		ctx, cancel := a.untilDrain(c.r.Context())
+		defer cancel()
+		c.w.WriteHeader(http.StatusOK)
+		stream.body = &responseBody{a, c.w, http.NewResponseController(c.w)}
+		if !stream.run(ctx) {
+			panic(http.ErrAbortHandler)
+		}
+		return false, nil
+	}
+	stream.body = taken
+	go func() {
+		defer a.live.running.Done()
+		defer subscription.Close()
+		ctx, stop := untilGone(a.drained, taken.conn)
+		defer stop()
+		defer taken.cut() // closed already after an end in good form
+		stream.run(ctx)
+	}()
+	return true, nil
 }
 
 // decodeStream reads the cursor of a stream; given is how it came in, "0" where
@@ -68,28 +113,16 @@ func decodeStream(r *http.Request) (request taskbridge.SubscribeRequest, given s
 	return request, given, err
 }
 
-// logCut says why a stream was cut; that its client has gone is no news.
-func (a *API) logCut(c *call, err error) {
-	logger := a.logger.With("requestId", requestID(c.r.Context()), "taskId", c.taskID)
-	var failed *writeError
-	switch {
-	case errors.As(err, &failed):
-		logger.Debug("a stream's reader has gone or is too slow", "error", err)
-	case c.r.Context().Err() != nil, a.drained.Err() != nil, errors.Is(err, taskbridge.ErrClosed):
-		logger.Debug("a stream was cut", "error", err)
-	default:
-		logger.Error("a stream failed and was cut", "error", err)
-	}
-}
-
 // eventStream writes one response.
 type eventStream struct {
-	api     *API
-	w       http.ResponseWriter
-	control *http.ResponseController
-	taskID  string
-	lastID  string // the last event id sent, or the cursor that came in
-	buf     []byte
+	api          *API
+	body         streamBody
+	subscription *taskbridge.Subscription
+	watcher      *watcher
+	taskID       string
+	requestID    string
+	lastID       string // the last event id sent, or the cursor that came in
+	buf          []byte
 }
 
 // writeError is a failed write to the client.
@@ -98,21 +131,42 @@ type writeError struct{ err error }
 func (e *writeError) Error() string { return e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
-// keptBuffer is the size of the buffer that a stream keeps between writes.
-const keptBuffer = 4 << 10
-
 // comment is what an EventSource ignores and what shows that the way is open.
 const comment = ": ping\n\n"
 
-// run writes until the terminal event has been written (nil) or the stream must
-// be cut.
-func (s *eventStream) run(ctx context.Context, subscription *taskbridge.Subscription) error {
-	header := s.w.Header()
-	header.Set("Content-Type", "text/event-stream")
-	header.Set("Cache-Control", "no-cache, no-transform")
-	header.Set("X-Accel-Buffering", "no")
-	header.Set("X-Content-Type-Options", "nosniff")
-	s.w.WriteHeader(http.StatusOK)
+// run delivers until the terminal event has been written, and reports whether
+// it was; otherwise the stream is cut.
+func (s *eventStream) run(ctx context.Context) (ended bool) {
+	defer s.api.opts.StreamOpened("sse")()
+	err := s.deliver(ctx)
+	if err == nil {
+		if err = s.body.end(); err == nil {
+			return true
+		}
+		err = &writeError{err}
+	}
+	s.logCut(ctx, err) // before the cut, which ends ctx as well
+	s.body.cut()
+	return false
+}
+
+// logCut says why a stream was cut; that its client has gone is no news.
+func (s *eventStream) logCut(ctx context.Context, err error) {
+	logger := s.api.logger.With("requestId", s.requestID, "taskId", s.taskID)
+	var failed *writeError
+	switch {
+	case errors.As(err, &failed):
+		logger.Debug("a stream's reader has gone or is too slow", "error", err)
+	case ctx.Err() != nil, errors.Is(err, taskbridge.ErrClosed), errors.Is(err, errNoLongerPermitted):
+		logger.Debug("a stream was cut", "error", err)
+	default:
+		logger.Error("a stream failed and was cut", "error", err)
+	}
+}
+
+// deliver writes until the terminal event has been written (nil) or the stream
+// must be cut.
+func (s *eventStream) deliver(ctx context.Context) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
@@ -123,16 +177,14 @@ func (s *eventStream) run(ctx context.Context, subscription *taskbridge.Subscrip
 		if !replayed {
 			idle = 0 // what is there already comes at once
 		}
-		frames, err := subscription.Next(ctx, idle)
+		frames, err := s.subscription.Next(ctx, idle)
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return err
 		case len(frames) > 0:
-			if err := s.frames(frames); err != nil {
-				return err
-			}
+			s.frames(frames)
 		case !replayed:
 			replayed = true
 			s.buf = append(s.buf, comment...)
@@ -140,13 +192,15 @@ func (s *eventStream) run(ctx context.Context, subscription *taskbridge.Subscrip
 			s.buf = append(s.buf, comment...)
 			s.heartbeat()
 		}
+		if err := s.watcher.check(); err != nil {
+			return err
+		}
 		if err := s.flush(); err != nil {
 			return err
 		}
 	}
 }
 
-// frames puts events into the buffer, and sends it whenever it is full.
 func (s *eventStream) frames(frames []taskbridge.Frame) error {
 	for _, frame := range frames {
 		if len(s.buf) > 0 && len(s.buf)+len(frame.Envelope) > writePiece {
@@ -176,23 +230,17 @@ func (s *eventStream) heartbeat() {
 	s.buf = append(s.buf, "\",\"payload\":{\"live\":true}}\n\n"...)
 }
 
-// flush sends what has gathered, within the write timeout. The errors of both
-// steps count: a flush after a failed write may well succeed.
+// flush sends what has gathered.
 func (s *eventStream) flush() error {
-	if err := s.api.setWriteDeadline(s.w); err != nil {
+	if err := s.body.write(s.buf); err != nil {
 		return &writeError{err}
 	}
-	if len(s.buf) > 0 {
-		if _, err := s.w.Write(s.buf); err != nil {
-			return &writeError{err}
-		}
-	}
-	if err := s.control.Flush(); err != nil {
-		return &writeError{err}
+	if cap(s.buf) > keptBuffer {
+		s.buf = nil // a large batch must not be held for the stream's life
 	}
 	s.buf = s.buf[:0]
-	if cap(s.buf) > keptBuffer {
-		s.buf = nil // an idle stream holds little
-	}
 	return nil
 }
+
+// keptBuffer is the largest buffer that an idle stream keeps.
+const keptBuffer = 1 << 10
