@@ -94,7 +94,9 @@ func (r *remote) settled(d time.Duration) {
 	}
 }
 
-// pass moves the clock over the next fetch, due within d, and waits for its end.
+// pass moves the clock by d, over the next fetch, which is due by then, and waits
+// for its end. A test must not move it over one otherwise: what is waited for
+// next would be the time-out of that fetch.
 func (r *remote) pass(d time.Duration) {
 	r.t.Helper()
 	r.settled(d)
@@ -159,8 +161,7 @@ func TestAProviderThatIsAwayLaterLeavesItsKeysGoodForALimitedTime(t *testing.T) 
 	wantUnavailable(t, r.verify(token(jose.RS256, "foreign", "new", claimsOf(nil))))
 	// One with a wrong signature is bad whatever the provider would say.
 	wantRefusal(t, r.verify(token(jose.RS256, "foreign", "rs", claimsOf(nil))), errJWTSignature)
-	r.settled(retryMax)
-	r.clock.Advance(noon.Add(defaultKeysStale).Sub(r.clock.Now()))
+	r.pass(noon.Add(defaultKeysStale).Sub(r.clock.Now()))
 	r.good(text)
 	r.clock.Advance(time.Nanosecond)
 	wantUnavailable(t, r.verify(text))
