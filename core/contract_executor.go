@@ -12,10 +12,10 @@ import (
 // TaskExecutor hands tasks over to a runtime. The runtime's side reports
 // through a [TaskLifecycle].
 //
-// Methods are safe for concurrent use, return within their context and do not
-// wait for the work. Both are safe to repeat for the same task id, from several
+// Methods are safe for concurrent use, return within their context (one that has
+// ended already has no effect) and do not wait for the work. Both are safe to repeat for the same task id, from several
 // servers too: the runtime recognises the id. Conformance suite:
-// conformance.Executor.
+// conformance.RunExecutor.
 type TaskExecutor interface {
 	// SubmitTask hands the task over. nil: the runtime has it (already had it).
 	// [*RejectionError] (see [Reject]): it will never take it and nothing was

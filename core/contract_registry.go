@@ -7,7 +7,7 @@ import (
 
 // TaskRegistry keeps the durable rows of tasks.
 //
-// Obligations of every implementation, all of them in conformance.Registry:
+// Obligations of every implementation, all of them in conformance.RunTaskRegistry:
 //
 //   - All methods are safe for concurrent use and honour their context: one that
 //     is cancelled before the work begins has no effect. They may block for as

@@ -11,13 +11,14 @@ import (
 // local over the stores ([LocalLifecycle]) or remote over a server; the work
 // cannot tell.
 //
-// All methods are safe for concurrent use and safe to repeat. An error that
+// All methods are safe for concurrent use and, but for Notice, safe to repeat. An error that
 // matches no sentinel means that the outcome is unknown.
 type TaskLifecycle interface {
 	// Start begins, or joins, the attempt that the claim stands for: the same
 	// claim gives the same attempt back, a new one becomes the next attempt and
 	// fences all before it. The first start appends TASK_STARTED, a later
-	// attempt a TASK_MESSAGE of level warning.
+	// attempt a TASK_MESSAGE of level warning. A claim that was fenced stays so:
+	// [ErrStaleAttempt].
 	//
 	// [ErrNotRunnable]: the task has ended, was cancelled (a new claim on a task
 	// with a cancellation intent ends it CANCELLED), is barred, or belongs to
@@ -25,7 +26,8 @@ type TaskLifecycle interface {
 	Start(ctx context.Context, taskID string, claim Claim) (Run, error)
 
 	// Notice appends a TASK_MESSAGE without a claim: what an adapter sees before
-	// or beside a run. [ErrTaskFinished], [ErrStreamFull], [ErrTaskNotFound],
+	// or beside a run. It alone is not recognised when it is repeated: after an
+	// unknown outcome the message may be there twice. [ErrTaskFinished], [ErrStreamFull], [ErrTaskNotFound],
 	// [ErrInvalidArgument].
 	Notice(ctx context.Context, taskID string, message Message) error
 
@@ -44,7 +46,8 @@ type TaskLifecycle interface {
 //
 // Complete, Fail and Cancelled repeat themselves on passing faults of the store
 // until their context ends, because the work's outcome exists nowhere else;
-// they succeed when the same end is recorded already, and close the run.
+// they succeed when the same end is recorded already, and close the run. Among
+// holders of one claim the first end counts.
 type Run interface {
 	// Task is the row as it was when the run was started, with its input.
 	Task() Task
@@ -56,7 +59,7 @@ type Run interface {
 	// Token reports a piece of text. Consecutive pieces are joined into one
 	// TASK_MESSAGE: it is recorded when another report follows, when it reaches
 	// the payload's limit, or after a short delay, whichever is first. An error
-	// of a delayed recording is returned by the next call.
+	// of a delayed recording is returned by the next call of Token.
 	Token(ctx context.Context, text string) error
 	// Suspend records that the work waits for somebody. Repeating it with the
 	// same content is safe; another content under the same SuspendID is an
@@ -83,7 +86,8 @@ type Run interface {
 	Err() error
 
 	// Close records pending tokens and releases the run without ending the
-	// task. It may be called more than once and after the end.
+	// task, after the report that is under way. It may be called more than once
+	// and after the end.
 	Close() error
 }
 

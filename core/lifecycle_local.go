@@ -99,8 +99,12 @@ func (l *LocalLifecycle) claim(ctx context.Context, taskID string, claim Claim) 
 		return row, err
 	}
 	var refusal string
+	stale := false
 	row, err = l.journal.change(ctx, row, func(row Task) (Task, bool) {
 		if refusal = l.refuse(row, claim); refusal != "" {
+			return row, false
+		}
+		if stale = slices.Contains(row.PastClaims, claim.ID); stale {
 			return row, false
 		}
 		now := l.journal.now()
@@ -114,6 +118,10 @@ func (l *LocalLifecycle) claim(ctx context.Context, taskID string, claim Claim) 
 		if joins {
 			return row, true
 		}
+		if row.Attempt > 0 {
+			row.PastClaims = append(slices.Clip(row.PastClaims), row.Claim)
+			row.PastClaims = row.PastClaims[max(0, len(row.PastClaims)-MaxPastClaims):]
+		}
 		row.Attempt++
 		row.Claim = claim.ID
 		row.AttemptStartedAt = now
@@ -125,6 +133,9 @@ func (l *LocalLifecycle) claim(ctx context.Context, taskID string, claim Claim) 
 		row.AttemptControl = row.Controls
 		return row, true
 	})
+	if err == nil && stale {
+		err = ErrStaleAttempt
+	}
 	if err == nil && refusal != "" {
 		err = fmt.Errorf("%w: %s", ErrNotRunnable, refusal)
 	}

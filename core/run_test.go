@@ -250,3 +250,25 @@ func TestTheWorkContextEndsWithItsCause(t *testing.T) {
 		}
 	})
 }
+
+func TestAClaimThatWasFencedStaysFenced(t *testing.T) {
+	h := newHost(t, atomicStores())
+	id := h.create("a")
+	first := h.start(id, "first")
+	defer first.Close()
+	second := h.start(id, "second")
+	defer second.Close()
+	if _, err := h.lifecycle.Start(t.Context(), id, taskbridge.Claim{ID: "first"}); !errors.Is(err, taskbridge.ErrStaleAttempt) {
+		t.Errorf("%v, want ErrStaleAttempt", err)
+	}
+	h.progress(second, 1)
+	if row := h.row(id); row.Attempt != 2 || row.Claim != "second" {
+		t.Errorf("attempt %d of %s", row.Attempt, row.Claim)
+	}
+	for i := range 2 * taskbridge.MaxPastClaims {
+		h.must(h.start(id, fmt.Sprint("claim-", i)).Close())
+	}
+	if row := h.row(id); len(row.PastClaims) != taskbridge.MaxPastClaims {
+		t.Errorf("%d claims are remembered", len(row.PastClaims))
+	}
+}

@@ -218,6 +218,9 @@ type Task struct {
 	Attempt int64
 	// Claim is the identity of the execution that is the newest attempt.
 	Claim string
+	// PastClaims holds the claims of the attempts before, the latest last and at
+	// most [MaxPastClaims]: none of them may start again.
+	PastClaims []string
 	// AttemptStartedAt is when the newest attempt was started.
 	AttemptStartedAt time.Time
 	// Starts counts the accepted calls of Start; it is the epoch of the
@@ -249,6 +252,9 @@ type Task struct {
 	Due Due
 }
 
+// MaxPastClaims is how many claims of earlier attempts a row remembers.
+const MaxPastClaims = 100
+
 // CheckUpdate reports whether a store may replace the row t by next: the
 // revision must be t's (else [ErrRevisionConflict]) and the status reachable
 // (else [ErrIllegalTransition]). Every store applies it inside its own
@@ -269,6 +275,7 @@ func (t Task) Clone() Task {
 	t.Metadata = slices.Clone(t.Metadata)
 	t.Terminal = slices.Clone(t.Terminal)
 	t.SuspendIDs = slices.Clone(t.SuspendIDs)
+	t.PastClaims = slices.Clone(t.PastClaims)
 	if t.Suspension != nil {
 		s := *t.Suspension
 		s.AllowedActions = slices.Clone(s.AllowedActions)

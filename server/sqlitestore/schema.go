@@ -51,6 +51,7 @@ var migrations = []string{
 		due_retention          INTEGER,
 		suspension             BLOB,
 		suspend_ids            BLOB,
+		past_claims            BLOB,
 		metadata               BLOB, -- NULL: in task_documents
 		input                  BLOB, -- NULL: in task_documents
 		terminal               BLOB

@@ -20,7 +20,7 @@ const (
 		"attempt, claim, attempt_started_at, starts, controls, attempt_control, suspend_control, " +
 		"cancel_requested_at, cancel_reason, cancel_tries, " +
 		"submission_state, submission_lease_until, submission_deadline, submission_tries, submission_barred, " +
-		"instance, suspension, suspend_ids"
+		"instance, suspension, suspend_ids, past_claims"
 	metadataColumn = "coalesce(t.metadata, (SELECT d.metadata FROM task_documents d WHERE d.task_no = t.task_no))"
 	inputColumn    = "coalesce(t.input, (SELECT d.input FROM task_documents d WHERE d.task_no = t.task_no))"
 
@@ -187,13 +187,17 @@ func bindChangeable(s *statement, t taskbridge.Task) error {
 	if err != nil {
 		return fmt.Errorf("suspend ids: %w", err)
 	}
+	pastClaims, err := jsonValue(t.PastClaims, len(t.PastClaims) == 0)
+	if err != nil {
+		return fmt.Errorf("past claims: %w", err)
+	}
 	s.add(
 		t.Revision, timeValue(t.UpdatedAt), timeValue(t.StartedAt), timeValue(t.FinishedAt),
 		t.Attempt, t.Claim, timeValue(t.AttemptStartedAt), t.Starts, t.Controls, t.AttemptControl, t.SuspendControl,
 		timeValue(t.Cancellation.RequestedAt), t.Cancellation.Reason, int64(t.Cancellation.Tries),
 		string(t.Submission.State), timeValue(t.Submission.LeaseUntil), timeValue(t.Submission.Deadline),
 		int64(t.Submission.Tries), boolValue(t.Submission.Barred),
-		t.Instance, suspension, suspendIDs, []byte(t.Terminal),
+		t.Instance, suspension, suspendIDs, pastClaims, []byte(t.Terminal),
 	)
 	return nil
 }
@@ -246,6 +250,9 @@ func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
 	}
 	if err := fromJSON(next(), &t.SuspendIDs); err != nil {
 		return t, fmt.Errorf("task %s: suspend ids: %w", t.ID, err)
+	}
+	if err := fromJSON(next(), &t.PastClaims); err != nil {
+		return t, fmt.Errorf("task %s: past claims: %w", t.ID, err)
 	}
 	t.Metadata = blob(next())
 	return t, nil
