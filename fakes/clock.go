@@ -28,13 +28,15 @@ type ManualClock struct {
 	waiters []clockWaiter
 }
 
-// clockWaiter waits for n timers that are due by a time, or at any time if it
-// is zero.
+// clockWaiter waits for n pending timers, due within a time from now unless that
+// is anyTime.
 type clockWaiter struct {
-	n     int
-	by    time.Time
-	ready chan struct{}
+	n      int
+	within time.Duration
+	ready  chan struct{}
 }
+
+const anyTime = time.Duration(-1)
 
 // NewManualClock makes a clock that shows start.
 func NewManualClock(start time.Time) *ManualClock { return &ManualClock{now: start} }
@@ -59,6 +61,13 @@ func (c *ManualClock) NewTimer(d time.Duration) taskbridge.Timer {
 	}
 	place, _ := slices.BinarySearchFunc(c.timers, t, (*manualTimer).compare)
 	c.timers = slices.Insert(c.timers, place, t)
+	c.wakeWaiters()
+	return t
+}
+
+// wakeWaiters is called with the mutex held, after a timer was added or the
+// clock moved.
+func (c *ManualClock) wakeWaiters() {
 	c.waiters = slices.DeleteFunc(c.waiters, func(w clockWaiter) bool {
 		if !c.satisfies(w) {
 			return false
@@ -66,7 +75,6 @@ func (c *ManualClock) NewTimer(d time.Duration) taskbridge.Timer {
 		close(w.ready)
 		return true
 	})
-	return t
 }
 
 // Advance moves the clock by d and fires the timers that fall due on the way,
@@ -104,24 +112,25 @@ func (c *ManualClock) moveTo(target time.Time) {
 	}
 	c.timers = slices.Delete(c.timers, 0, due)
 	c.now = target
+	c.wakeWaiters()
 }
 
 // BlockUntil waits until at least n timers are pending, whoever made them. The
 // error is ctx's.
 func (c *ManualClock) BlockUntil(ctx context.Context, n int) error {
-	return c.block(ctx, n, func() time.Time { return time.Time{} })
+	return c.block(ctx, n, anyTime)
 }
 
 // BlockUntilDue waits until at least n timers are pending that fall due within
-// d from now: until n parts of the code under test have come to that wait,
+// d (0 or more) of the time that the clock then shows: until n parts of the code under test have come to that wait,
 // whatever other timers run longer beside them. The error is ctx's.
 func (c *ManualClock) BlockUntilDue(ctx context.Context, n int, d time.Duration) error {
-	return c.block(ctx, n, func() time.Time { return c.now.Add(d) })
+	return c.block(ctx, n, d)
 }
 
-func (c *ManualClock) block(ctx context.Context, n int, by func() time.Time) error {
+func (c *ManualClock) block(ctx context.Context, n int, within time.Duration) error {
 	c.mu.Lock()
-	w := clockWaiter{n, by(), make(chan struct{})}
+	w := clockWaiter{n, within, make(chan struct{})}
 	if c.satisfies(w) {
 		c.mu.Unlock()
 		return nil
@@ -140,10 +149,13 @@ func (c *ManualClock) block(ctx context.Context, n int, by func() time.Time) err
 }
 
 func (c *ManualClock) satisfies(w clockWaiter) bool {
-	if len(c.timers) < w.n || w.n <= 0 {
-		return w.n <= 0
+	switch {
+	case w.n <= 0:
+		return true
+	case len(c.timers) < w.n:
+		return false
 	}
-	return w.by.IsZero() || !c.timers[w.n-1].due.After(w.by)
+	return w.within == anyTime || !c.timers[w.n-1].due.After(c.now.Add(w.within))
 }
 
 // Pending returns how many timers have neither fired nor been stopped.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/taskbridge/taskbridge/fakes"
@@ -138,6 +139,41 @@ func TestBlockUntilDueLooksPastTimersThatRunLonger(t *testing.T) {
 	}
 	clock.Advance(time.Second)
 	wg.Wait()
+}
+
+func TestBlockUntilDueCountsFromWhereTheClockIsMovedTo(t *testing.T) {
+	for name, then := range map[string]func(clock *fakes.ManualClock){
+		"a timer is made later":   func(clock *fakes.ManualClock) { clock.Advance(time.Hour); clock.NewTimer(time.Second) },
+		"a timer has come nearer": func(clock *fakes.ManualClock) { clock.NewTimer(time.Minute); clock.Advance(59 * time.Second) },
+		"a timer behind one fired": func(clock *fakes.ManualClock) {
+			clock.NewTimer(5 * time.Second)
+			clock.AdvanceToNext()
+			clock.NewTimer(0)
+			clock.NewTimer(1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				clock := fakes.NewManualClock(epoch)
+				returned := false
+				go func() {
+					if err := clock.BlockUntilDue(t.Context(), 1, time.Second); err != nil {
+						t.Error(err)
+					}
+					returned = true
+				}()
+				synctest.Wait()
+				if returned {
+					t.Error("returned with no timer pending")
+				}
+				then(clock)
+				synctest.Wait()
+				if !returned {
+					t.Error("still waits")
+				}
+			})
+		})
+	}
 }
 
 func TestBlockUntilGivesUpWithItsContext(t *testing.T) {

@@ -417,7 +417,7 @@ func TestAReportThatMayNotBeRecordedFailsTheTask(t *testing.T) {
 
 func TestASubmitErrorStartsNothing(t *testing.T) {
 	away := errors.New("away")
-	var answer error = away
+	answer := away
 	b := newBench(t, fakes.Options{SubmitError: func(taskbridge.Task) error { return answer }})
 	task := b.create()
 	if err := b.executor.SubmitTask(t.Context(), task); !errors.Is(err, away) {

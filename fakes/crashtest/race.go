@@ -240,9 +240,7 @@ func raceSubmit(t *testing.T, h Harness) {
 			return
 		}
 	}
-	for _, violation := range r.violations {
-		t.Error(violation)
-	}
+	r.checkSubmits(t)
 	t.Logf("the work was started %d times, refused %d times", ran, refused)
 }
 
@@ -331,9 +329,7 @@ func raceReconcile(t *testing.T, h Harness) {
 			t.Errorf("task %s is %s, its submission %q", row.ID, row.Status, row.Submission.State)
 		}
 	}
-	for _, violation := range r.violations {
-		t.Error(violation)
-	}
+	r.checkSubmits(t)
 	if n := len(r.unfinished()); n != tasks {
 		t.Errorf("the runtime has %d of %d tasks", n, tasks)
 	}
