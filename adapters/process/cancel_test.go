@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,30 +61,33 @@ func TestACommandThatIgnoresSIGTERMIsKilledAfterTheGrace(t *testing.T) {
 }
 
 // stragglers start processes that leave their parent's group in every way that
-// keeps the claim or a relative; each has the witness open. Those that ignore
-// SIGTERM, stubborn in number, say so to the witness.
+// keeps the claim or a relative; each has the witness open. Some say "r" to it
+// once they are where they are to be: announced in number. Of those some ignore
+// SIGTERM, and one goes on to breed.
 func stragglers(w *witness) string {
+	self, err := os.Executable()
+	must(w.t, err)
 	return fmt.Sprintf(`exec 3>%s
 		sleep 1000 &
+		env -i sleep 1000 &
 		(trap '' TERM; echo r >&3; sleep 1000; sleep 1000) &
 		setsid sleep 1000 &
-		setsid sh -c '(trap "" TERM; echo r >&3; sleep 1000; sleep 1000) & wait' &
 		(setsid setsid sleep 1000 &)
-		env -i sleep 1000 &
-		setsid sh -c 'trap "" TERM; env -i /bin/sh -c "echo r >&3; sleep 1000; sleep 1000" & wait; wait' &
-		set -m
-		sleep 1000 &
-		env -i sleep 1000 &
-		`, w.path)
+		%[2]s helper group sleep 1000 &
+		env -i PATH="$PATH" %[2]s helper group sleep 1000 &
+		setsid sh -c '(trap "" TERM; echo r >&3; sleep 1000; sleep 1000) & wait' &
+		setsid sh -c 'trap "" TERM; env -i /bin/sh -c "echo r >&3; for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; done; wait" & wait; wait' &
+		setsid sh -c 'sh -c "env -i /bin/sh -c \"trap : TERM; echo r >&3; while :; do sleep 1000 & wait; done\" & wait" &' &
+		`, w.path, self)
 }
 
-const stubborn = 3
+const announced = 6
 
 func TestCancellationReachesEveryDescendant(t *testing.T) {
 	w := newWitness(t)
-	f := newFixture(t, map[string]Command{"x": script(stragglers(w) + "wait")})
+	f := newFixture(t, map[string]Command{"x": script(stragglers(w) + "env -i setsid sleep 1000 & wait")})
 	task := f.create("x", `{}`)
-	w.hears(stubborn * len("r\n"))
+	w.hears(announced * len("r\n"))
 	f.cancel(task, "r")
 	f.clock.fire(t, graceHeld)
 	row := f.end(task)
@@ -97,7 +101,7 @@ func TestWhatACommandLeavesBehindIsKilledBeforeItsTaskEnds(t *testing.T) {
 	w, gate := newWitness(t), newWitness(t)
 	f := newFixture(t, map[string]Command{"x": script(stragglers(w) + `echo '::taskbridge {"result":1}'; read -r line < ` + gate.path)})
 	task := f.create("x", `{}`)
-	w.hears(stubborn * len("r\n"))
+	w.hears(announced * len("r\n"))
 	gate.opens()
 	f.clock.fire(t, graceHeld)
 	row := f.end(task)
@@ -262,10 +266,7 @@ func TestThatACommandHasEndedCountsBeforeACancellation(t *testing.T) {
 	pid, err := strconv.Atoi(f.message(task, "pid "))
 	must(t, err)
 	// The command is dead; what it left keeps the execution from its end.
-	f.until(deadline(), "the command ends", func() bool {
-		p, err := readProcess(pid)
-		return err != nil || p.ended
-	})
+	f.until(deadline(), "the command ends", func() bool { return isDead(pid) })
 	f.cancel(task, "late")
 	f.clock.fire(t, graceHeld)
 	failure := f.wantFailure(f.end(task), "SIGNALLED", false)

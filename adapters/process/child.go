@@ -80,6 +80,16 @@ func startChild(cmd *exec.Cmd, input []byte, command Command, claim string, line
 	return c, nil
 }
 
+// hasEnded reports whether the command itself has ended.
+func (c *child) hasEnded() bool {
+	select {
+	case <-c.exited:
+		return true
+	default:
+		return isDead(c.identity.pid) // the news may be on its way
+	}
+}
+
 // finish reads what the command has written and returns how it ended. Its
 // processes are to be gone; what still holds the pipes is not waited for.
 func (c *child) finish() (*os.ProcessState, error) {

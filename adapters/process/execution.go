@@ -243,19 +243,17 @@ func (x *execution) watch(c *child) ending {
 	case <-x.stop:
 		why = endedStopped
 	}
-	select {
-	case <-c.exited: // before it was signalled: its own outcome counts
-		return endedItself
-	default:
-		return why
+	if why != endedItself && c.hasEnded() {
+		return endedItself // before it was signalled: its own outcome counts
 	}
+	return why
 }
 
 // end ends all that belongs to the execution and reports whether it is gone.
 func (x *execution) end(c *child) bool {
 	grace := x.clock.NewTimer(x.grace)
 	defer grace.Stop()
-	if err := endProcesses(x.hard, []identity{c.identity}, grace.C(), killPatience); err != nil {
+	if err := endProcesses(x.hard, newSearch(c.identity), grace.C(), killPatience); err != nil {
 		x.logger.Error("processes of a task are still there; the next start of the server looks for them again", "error", err)
 		return false
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -288,8 +289,32 @@ func newWitness(t *testing.T) *witness {
 	var err error
 	w.pipe, err = os.OpenFile(w.path, os.O_RDWR, 0)
 	must(t, err)
-	t.Cleanup(func() { _ = w.pipe.Close() })
+	t.Cleanup(func() {
+		_ = w.pipe.Close()
+		for _, pid := range w.holders() {
+			t.Errorf("process %d is left", pid)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
 	return w
+}
+
+// holders returns the other processes that have the pipe open.
+func (w *witness) holders() []int {
+	var pids []int
+	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	must(w.t, err)
+	for _, link := range links {
+		if target, err := os.Readlink(link); err != nil || target != w.path {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(link, "/")[2])
+		must(w.t, err)
+		if pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // hears waits for n bytes that the processes have written.

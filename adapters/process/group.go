@@ -25,6 +25,17 @@ type process struct {
 	ended                       bool // only its parent's wait is missing
 }
 
+// search looks for the processes of some executions, again and again.
+type search struct {
+	ids    []identity
+	groups map[int]bool   // sessions and groups that are certainly theirs
+	seen   map[int]string // when the processes of the last look were started
+}
+
+func newSearch(ids ...identity) *search {
+	return &search{ids: ids, groups: make(map[int]bool)}
+}
+
 // errUnkillable: processes were still there long after SIGKILL.
 var errUnkillable = errors.New("processes do not end after SIGKILL")
 
@@ -35,7 +46,7 @@ var errUnkillable = errors.New("processes do not end after SIGKILL")
 //
 // There is no event for the end of processes that are not one's children:
 // they are looked for at short intervals.
-func endProcesses(ctx context.Context, ids []identity, force <-chan time.Time, patience time.Duration) error {
+func endProcesses(ctx context.Context, s *search, force <-chan time.Time, patience time.Duration) error {
 	const (
 		firstPause, longestPause = 2 * time.Millisecond, 100 * time.Millisecond
 		lastPatience             = 3 * time.Second
@@ -48,7 +59,7 @@ func endProcesses(ctx context.Context, ids []identity, force <-chan time.Time, p
 		pause          = time.Duration(0)
 	)
 	for {
-		left, err := living(ids)
+		left, err := s.look()
 		switch {
 		case err == nil && len(left) == 0:
 			// A process that was born behind the back of the first look is
@@ -58,11 +69,11 @@ func endProcesses(ctx context.Context, ids []identity, force <-chan time.Time, p
 			}
 			continue
 		case killing:
-			err = errors.Join(err, signalAll(ids, left, syscall.SIGKILL))
+			err = errors.Join(err, s.kill(left))
 		case !asked:
 			asked = true
 			// A stopped process acts on SIGTERM only when it is continued.
-			err = errors.Join(err, signalAll(ids, left, syscall.SIGTERM), signalAll(ids, left, sigContinue))
+			err = errors.Join(err, s.signal(left, syscall.SIGTERM), s.signal(left, sigContinue))
 		}
 		gone = 0
 		pause = min(max(2*pause, firstPause), longestPause)
@@ -85,27 +96,52 @@ func endProcesses(ctx context.Context, ids []identity, force <-chan time.Time, p
 	}
 }
 
-// signalAll signals whole groups, which misses no process, and the rest singly:
-// also what is in this process's own group.
-func signalAll(ids []identity, left []process, sig syscall.Signal) error {
+// kill stops the processes before it kills them: what one of them gives birth to
+// between a look and its end would have no parent to be found by.
+func (s *search) kill(left []process) error {
+	const rounds = 10 // for one that does not stop, since it hangs in the kernel
+	var err error
+	stopped := make(map[process]bool)
+	for range rounds {
+		var fresh []process
+		for _, p := range left {
+			if !stopped[p] {
+				stopped[p] = true
+				fresh = append(fresh, p)
+			}
+		}
+		if len(fresh) == 0 {
+			break
+		}
+		if err = s.signal(fresh, sigStop); err != nil {
+			break
+		}
+		if left, err = s.look(); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, s.signal(left, syscall.SIGKILL))
+}
+
+// signal signals whole groups, which misses no process, and the rest singly, also
+// what is in this process's own group.
+func (s *search) signal(left []process, sig syscall.Signal) error {
 	groups := make(map[int]bool)
-	for _, id := range ids {
-		if id.pid != 0 && !ownGroup(id.pid) {
-			groups[id.pid] = id.child
+	for _, id := range s.ids {
+		if id.child {
+			groups[id.pid] = true // also if the look has failed
 		}
 	}
 	var err error
 	for _, p := range left {
-		if _, ok := groups[p.group]; ok {
+		if s.groups[p.group] && !ownGroup(p.group) {
 			groups[p.group] = true
 		} else {
 			err = errors.Join(err, p.signal(sig))
 		}
 	}
-	for group, ours := range groups {
-		if ours {
-			err = errors.Join(err, signalGroup(group, sig))
-		}
+	for group := range groups {
+		err = errors.Join(err, signalGroup(group, sig))
 	}
 	return err
 }

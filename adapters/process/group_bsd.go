@@ -13,6 +13,9 @@ import (
 
 func platformSupported() error { return nil }
 
+// isDead: a dead child is waited for at once.
+func isDead(int) bool { return false }
+
 // startTime tells the process apart from another that gets its id later, to the
 // second; "" if it has gone already. Only ps knows it on all of these systems.
 func startTime(pid int) (string, error) {
@@ -28,11 +31,11 @@ func startTime(pid int) (string, error) {
 
 func bootID() string { return "" }
 
-// living returns one process for each group that has members; its pid is the
+// look returns one process for each group that has members; its pid is the
 // group's, negative. What has left the group is not found.
-func living(ids []identity) ([]process, error) {
+func (s *search) look() ([]process, error) {
 	var found []process
-	for _, id := range ids {
+	for _, id := range s.ids {
 		if id.pid == 0 {
 			continue
 		}
@@ -40,6 +43,7 @@ func living(ids []identity) ([]process, error) {
 		switch {
 		case err == nil:
 			found = append(found, process{pid: -id.pid, group: id.pid})
+			s.groups[id.pid] = true
 		case errors.Is(err, syscall.ESRCH), errors.Is(err, syscall.EPERM): // gone; only dead ones left
 		default:
 			return nil, os.NewSyscallError("kill", err)

@@ -51,6 +51,12 @@ func readProcess(pid int) (process, error) {
 	return p, nil
 }
 
+// isDead reports whether the child has ended and is still to be waited for.
+func isDead(pid int) bool {
+	p, err := readProcess(pid)
+	return err == nil && p.ended
+}
+
 // startTime tells the process apart from any other that has or had its id since
 // the machine was booted.
 func startTime(pid int) (string, error) {
@@ -84,45 +90,62 @@ func readClaim(pid int) string {
 	return ""
 }
 
-// living returns the processes of the executions that have not ended: those of
+// look returns the processes of the executions that have not ended: those of
 // the session and group, those that carry the claim, and all descendants.
+//
+// A look remembers what it has found, and the sessions and groups led by that:
+// what loses its parents between two looks, or is born then, is still known.
 //
 // This process is never among them, nor what descends from it alone: it may
 // have been started by a task of an earlier server.
-func living(ids []identity) ([]process, error) {
+func (s *search) look() ([]process, error) {
 	all, err := readProcesses()
 	if err != nil {
 		return nil, err
 	}
 	self := os.Getpid()
 	all = slices.DeleteFunc(all, func(p process) bool { return p.pid == self })
-	member, groups := evidence(all, ids)
-	children := make(map[int][]int)
-	var found []int
+	member, certain := evidence(all, s.ids)
+	ours := func(number int) bool { return certain[number] || s.groups[number] }
+	children := make(map[int][]process)
+	var found []process
 	for _, p := range all {
-		children[p.parent] = append(children[p.parent], p.pid)
-		if groups[p.group] || groups[p.session] {
+		children[p.parent] = append(children[p.parent], p)
+		if ours(p.group) || ours(p.session) || p.started == s.seen[p.pid] {
 			member[p.pid] = true
 		}
 		if member[p.pid] {
-			found = append(found, p.pid)
+			found = append(found, p)
 		}
 	}
-	for len(found) > 0 {
-		pid := found[len(found)-1]
-		found = found[:len(found)-1]
-		for _, child := range children[pid] {
-			if !member[child] {
-				member[child] = true
+	for i := 0; i < len(found); i++ { // found grows
+		for _, child := range children[found[i].pid] {
+			if !member[child.pid] {
+				member[child.pid] = true
 				found = append(found, child)
 			}
 		}
 	}
-	return slices.DeleteFunc(all, func(p process) bool { return p.ended || !member[p.pid] }), nil
+	groups := make(map[int]bool)
+	s.seen = make(map[int]string)
+	for _, p := range found {
+		if p.pid == p.group || p.pid == p.session {
+			groups[p.pid] = true
+		}
+		// One without members is forgotten: its number is free.
+		for _, number := range []int{p.group, p.session} {
+			if ours(number) {
+				groups[number] = true
+			}
+		}
+		s.seen[p.pid] = p.started
+	}
+	s.groups = groups
+	return slices.DeleteFunc(found, func(p process) bool { return p.ended }), nil
 }
 
 // evidence returns the processes that carry a claim, and the sessions and groups
-// that certainly are the executions': the leader is there (a dead one counts
+// of the commands that certainly are theirs: the leader is there (a dead one counts
 // until it is waited for) or a member carries the claim. Without either the
 // number may be another's by now.
 func evidence(all []process, ids []identity) (carriers, groups map[int]bool) {

@@ -12,12 +12,16 @@ import (
 
 var errUnsupported = errors.New("commands cannot be run as tasks on " + runtime.GOOS + ": it has no process groups to end them by")
 
-const sigContinue = syscall.Signal(0)
+const (
+	sigContinue = syscall.Signal(0)
+	sigStop     = syscall.Signal(0)
+)
 
 func platformSupported() error              { return errUnsupported }
 func startTime(int) (string, error)         { return "", errUnsupported }
+func isDead(int) bool                       { return false }
 func bootID() string                        { return "" }
-func living([]identity) ([]process, error)  { return nil, errUnsupported }
+func (s *search) look() ([]process, error)  { return nil, errUnsupported }
 func (process) signal(syscall.Signal) error { return errUnsupported }
 func present([]record) []identity           { return nil }
 func awaitExit(*exec.Cmd) error             { return errUnsupported }

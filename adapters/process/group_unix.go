@@ -9,7 +9,10 @@ import (
 	"syscall"
 )
 
-const sigContinue = syscall.SIGCONT
+const (
+	sigContinue = syscall.SIGCONT
+	sigStop     = syscall.SIGSTOP
+)
 
 // lead makes the command the leader of a session and group of its own, which
 // also keeps it from a terminal that would stop it for reading.

@@ -175,7 +175,8 @@ func TestInputThatIsNotReadDoesNoHarm(t *testing.T) {
 func TestWhoHoldsTheOutputOpenDoesNotKeepTheTaskFromEnding(t *testing.T) {
 	// Out of reach: no claim, and a session of its own.
 	f := newFixture(t, map[string]Command{"x": script(`
-		env -u TASKBRIDGE_CLAIM setsid sh -c 'echo "::taskbridge {\"message\":\"pid $$\"}"; exec sleep 1000' &
+		exec 4<&0
+		env -u TASKBRIDGE_CLAIM setsid sh -c 'echo "::taskbridge {\"message\":\"pid $$\"}"; exec sleep 1000' <&4 &
 		while ! kill -0 $! ; do :; done
 		read -r line < "$FIFO"
 		echo '::taskbridge {"result":1}'`)})
@@ -183,7 +184,7 @@ func TestWhoHoldsTheOutputOpenDoesNotKeepTheTaskFromEnding(t *testing.T) {
 	command := f.executor.commands["x"]
 	command.Env = []string{"FIFO=" + w.path}
 	f.executor.commands["x"] = command
-	task := f.create("x", `{}`)
+	task := f.create("x", `{"a":"`+strings.Repeat("x", 1<<19)+`"}`)
 	pid, err := strconv.Atoi(f.message(task, "pid "))
 	must(t, err)
 	t.Cleanup(func() { must(t, syscall.Kill(pid, syscall.SIGKILL)) })

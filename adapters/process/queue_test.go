@@ -92,6 +92,9 @@ func TestSubmissionIsSafeToRepeat(t *testing.T) {
 		must(t, f.executor.SubmitTask(f.ctx, running))
 		must(t, f.executor.SubmitTask(f.ctx, waiting))
 	}
+	if f.executor.waiting.Len() != 1 {
+		t.Fatalf("%d tasks wait", f.executor.waiting.Len())
+	}
 	gate.opens()
 	f.end(running)
 	f.end(waiting)

@@ -31,9 +31,9 @@ func (e *Executor) KillSurvivors(ctx context.Context) error {
 	for _, err := range damaged {
 		e.logger.Warn("record of an execution cannot be read; its processes are found by the claim alone", "error", err)
 	}
-	ids := present(recs)
-	if len(ids) > 0 {
-		left, err := living(ids)
+	if ids := present(recs); len(ids) > 0 {
+		search := newSearch(ids...)
+		left, err := search.look()
 		if err != nil {
 			return fmt.Errorf("process: kill survivors: %w", err)
 		}
@@ -42,7 +42,7 @@ func (e *Executor) KillSurvivors(ctx context.Context) error {
 		}
 		grace := e.clock.NewTimer(e.grace)
 		defer grace.Stop()
-		if err := endProcesses(ctx, ids, grace.C(), 0); err != nil {
+		if err := endProcesses(ctx, search, grace.C(), 0); err != nil {
 			return fmt.Errorf("process: kill survivors: %w", errors.Join(err, ctx.Err()))
 		}
 	}

@@ -61,7 +61,7 @@ const saysReady = `echo '::taskbridge {"message":"ready"}'; `
 func TestSurvivorsOfAKilledServerAreKilled(t *testing.T) {
 	w := newWitness(t)
 	dir := killedServer(t, stragglers(w)+saysReady+"wait")
-	w.hears(stubborn * len("r\n"))
+	w.hears(announced * len("r\n"))
 	f := nextServer(t, dir)
 	if recs := f.recordsLeft(); len(recs) != 1 || recs[0].PID == 0 || recs[0].Started == "" || recs[0].Boot == "" {
 		t.Fatalf("on record: %+v", recs)
@@ -78,16 +78,31 @@ func TestSurvivorsOfAKilledServerAreKilled(t *testing.T) {
 }
 
 func TestSurvivorsWhoseLeaderIsDeadAreKilled(t *testing.T) {
+	// Orphans become children of this process, so that the dead leader can be
+	// waited for: as long as it is not, it counts as there.
+	const setChildSubreaper = 36
+	for _, on := range []uintptr{1, 0} {
+		set := func() {
+			if _, _, errno := syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, on, 0); errno != 0 {
+				t.Fatal(errno)
+			}
+		}
+		if on == 1 {
+			set()
+		} else {
+			defer set()
+		}
+	}
 	w := newWitness(t)
 	// The command dies of its first line to nobody.
 	dir := killedServer(t, stragglers(w)+saysReady+`while echo still here; do :; done`)
-	w.hears(stubborn * len("r\n"))
+	w.hears(announced * len("r\n"))
 	f := nextServer(t, dir)
 	leader := f.recordsLeft()[0].PID
-	f.until(deadline(), "the leader is dead", func() bool {
-		p, err := readProcess(leader)
-		return err != nil || p.ended
-	})
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(leader, &status, 0, nil); err != nil || !status.Signaled() {
+		t.Fatalf("the leader ended with %v, %v", status, err)
+	}
 	killed := make(chan error)
 	go func() { killed <- f.executor.KillSurvivors(f.ctx) }()
 	f.clock.fire(t, graceHeld)
@@ -152,10 +167,10 @@ func TestAProcessThatGotTheNumberOfADeadOneIsLeftAlone(t *testing.T) {
 		f.executor.records.disown(rec.Claim)
 	}
 	must(t, f.executor.KillSurvivors(f.ctx))
-	living, err := living([]identity{{pid: pid, started: now, claim: "none"}})
+	left, err := newSearch(identity{pid: pid, started: now, claim: "none"}).look()
 	must(t, err)
-	if len(living) != 2 {
-		t.Fatalf("of the two innocent ones %v are left", living)
+	if len(left) != 2 {
+		t.Fatalf("of the two innocent ones %v are left", left)
 	}
 	if recs := f.recordsLeft(); len(recs) != 0 {
 		t.Fatalf("still on record: %+v", recs)
