@@ -21,16 +21,18 @@ func (a *API) createTask(c *call) error {
 	if err != nil {
 		return err
 	}
-	status := http.StatusCreated
+	// What a new task has become since it was accepted is a matter of luck: the
+	// answer does not depend on it.
+	status, taskStatus := http.StatusCreated, taskbridge.StatusAccepted
 	if result.Deduplicated {
-		status = http.StatusOK
+		status, taskStatus = http.StatusOK, result.Task.Status
 	}
 	return a.answer(c, status, struct {
 		TaskID          string                `json:"taskId"`
 		Status          taskbridge.TaskStatus `json:"status"`
 		ClientRequestID string                `json:"clientRequestId"`
 		Deduplicated    bool                  `json:"deduplicated"`
-	}{result.Task.ID, result.Task.Status, result.Task.ClientRequestID, result.Deduplicated})
+	}{result.Task.ID, taskStatus, result.Task.ClientRequestID, result.Deduplicated})
 }
 
 // decodeCreate reads the body of a creation. Members that it does not know are
