@@ -11,6 +11,7 @@ import (
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/server/internal/auth"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
 )
@@ -112,6 +113,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	bridge, err := taskbridge.New(taskbridge.Options{
 		Stores:         stores,
 		Executors:      router,
+		Ownership:      taskbridge.ScopedOwners{},
 		Leaser:         store,
 		Limits:         c.Limits,
 		Submission:     c.Submission,
@@ -131,7 +133,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	}
 	api, err := httpapi.New(httpapi.Options{
 		Bridge:         bridge,
-		Authenticator:  httpapi.Anyone(taskbridge.Principal{Subject: "local"}),
+		Authenticator:  httpapi.Anyone(auth.Local()),
 		Ready:          executors.ready(store),
 		AllowedHosts:   c.HTTP.AllowedHosts,
 		BodyBytes:      int64(c.HTTP.BodyBytes),
