@@ -63,7 +63,7 @@ func TestACommandThatIgnoresSIGTERMIsKilledAfterTheGrace(t *testing.T) {
 // stragglers start processes that leave their parent's group in every way that
 // keeps the claim or a relative; each has the witness open. Some say "r" to it
 // once they are where they are to be: announced in number. Of those some ignore
-// SIGTERM, and one goes on to breed.
+// SIGTERM, one goes on to breed, and one does so when it gets the signal.
 func stragglers(w *witness) string {
 	self, err := os.Executable()
 	must(w.t, err)
@@ -78,10 +78,11 @@ func stragglers(w *witness) string {
 		setsid sh -c '(trap "" TERM; echo r >&3; sleep 1000; sleep 1000) & wait' &
 		setsid sh -c 'trap "" TERM; env -i /bin/sh -c "echo r >&3; for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; done; wait" & wait; wait' &
 		setsid sh -c 'sh -c "env -i /bin/sh -c \"trap : TERM; echo r >&3; while :; do sleep 1000 & wait; done\" & wait" &' &
+		setsid sh -c 'trap "env -i sleep 1000 & exit" TERM; echo r >&3; while :; do sleep 1000 & wait; done' &
 		`, w.path, self)
 }
 
-const announced = 6
+const announced = 7
 
 func TestCancellationReachesEveryDescendant(t *testing.T) {
 	w := newWitness(t)

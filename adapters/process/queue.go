@@ -85,6 +85,9 @@ func (e *Executor) release(j *job) {
 // taken out of the queue and settled as cancelled; if that cannot be recorded,
 // it goes back to the head of the queue, where the lifecycle's Start ends it.
 func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task, _ string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	j := e.jobs[task.ID]
 	if j == nil {
@@ -125,7 +128,10 @@ func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task
 
 // InspectTask tells what this executor has as running or waiting, and anything
 // else as absent: what another instance runs is not known here.
-func (e *Executor) InspectTask(_ context.Context, task taskbridge.Task) (taskbridge.Inspection, error) {
+func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskbridge.Inspection, error) {
+	if err := ctx.Err(); err != nil {
+		return taskbridge.Inspection{}, err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	knowledge := taskbridge.InspectionAbsent

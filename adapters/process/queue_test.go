@@ -207,6 +207,12 @@ func TestMethodsHonourAContextThatHasEnded(t *testing.T) {
 	if err := f.executor.SubmitTask(ctx, taskbridge.Task{ID: "000-a", Type: "x"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("submit: %v", err)
 	}
+	if err := f.executor.RequestCancellation(ctx, taskbridge.Task{ID: "000-a", Type: "x"}, "r"); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancel: %v", err)
+	}
+	if _, err := f.executor.InspectTask(ctx, taskbridge.Task{ID: "000-a", Type: "x"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("inspect: %v", err)
+	}
 	if err := f.executor.CheckHealth(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("health: %v", err)
 	}
