@@ -311,6 +311,11 @@ func (s *Subscription) checkBackstop() {
 	}
 }
 
+// Cursor is where the subscription stands: the last event that was returned, or
+// the one that it was opened after; zero where it begins, or begins again, at the
+// stream's start.
+func (s *Subscription) Cursor() Cursor { return s.cursor }
+
 // AtEnd reports whether the cursor that the subscription was opened with is the
 // terminal event's: there is nothing more to come.
 func (s *Subscription) AtEnd() bool { return s.final != nil }

@@ -115,6 +115,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) Drain() {
 	a.live.stop()
 	a.drain()
+	a.live.hurry()
 }
 
 // call is one request on its way through a handler.

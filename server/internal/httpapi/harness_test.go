@@ -72,6 +72,11 @@ func serve(t *testing.T, adjust ...func(*Options)) *fixture {
 	f.url, f.client = server.URL, server.Client()
 	t.Cleanup(func() {
 		f.api.Drain()
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := f.api.Wait(ctx); err != nil {
+			t.Errorf("streams have not ended: %v", err)
+		}
 		f.client.CloseIdleConnections()
 		server.Close()
 		f.bridge.Subscription.Close()

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -16,7 +17,9 @@ import (
 type liveStreams struct {
 	mu       sync.Mutex
 	stopping bool
-	running  sync.WaitGroup
+	running  int
+	ended    chan struct{} // closed when none is running; nil: nobody waits
+	conns    map[net.Conn]struct{}
 }
 
 // begin counts a stream in, unless the server is shutting down.
@@ -26,8 +29,37 @@ func (l *liveStreams) begin() bool {
 	if l.stopping {
 		return false
 	}
-	l.running.Add(1)
+	l.running++
 	return true
+}
+
+// has notes the connection of a stream that has begun.
+func (l *liveStreams) has(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		l.conns = make(map[net.Conn]struct{})
+	}
+	l.conns[conn] = struct{}{}
+}
+
+// forget is for a connection that was closed before its stream began.
+func (l *liveStreams) forget(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, conn)
+}
+
+// end counts a stream out; conn is nil where none was taken over.
+func (l *liveStreams) end(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, conn)
+	l.running--
+	if l.running == 0 && l.ended != nil {
+		close(l.ended)
+		l.ended = nil
+	}
 }
 
 func (l *liveStreams) stop() {
@@ -36,20 +68,57 @@ func (l *liveStreams) stop() {
 	l.stopping = true
 }
 
+// hurry gives the writes that are under way no more than partingTime.
+func (l *liveStreams) hurry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := time.Now().Add(partingTime)
+	for conn := range l.conns {
+		_ = conn.SetWriteDeadline(limit) // it fails on those that are closed already
+	}
+}
+
+// wait returns a channel that is closed when no stream is running.
+func (l *liveStreams) wait() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running == 0 {
+		none := make(chan struct{})
+		close(none)
+		return none
+	}
+	if l.ended == nil {
+		l.ended = make(chan struct{})
+	}
+	return l.ended
+}
+
 // Wait returns when all streams have ended, which Drain makes them do, or when
 // ctx ends.
 func (a *API) Wait(ctx context.Context) error {
-	ended := make(chan struct{})
-	go func() {
-		a.live.running.Wait()
-		close(ended)
-	}()
 	select {
-	case <-ended:
+	case <-a.live.wait():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// partingTime is how long a client is waited for when there is nothing more for
+// it than the leave-taking.
+const partingTime = 2 * time.Second
+
+// writeSoon gives the next write to a connection that was taken over its time:
+// WriteTimeout, and once the server drains no more than partingTime. A write
+// that was begun before the draining is hurried by Drain.
+func (a *API) writeSoon(conn net.Conn) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(a.opts.WriteTimeout)); err != nil {
+		return err
+	}
+	if a.drained.Err() != nil && a.opts.WriteTimeout > partingTime {
+		return conn.SetWriteDeadline(time.Now().Add(partingTime))
+	}
+	return nil
 }
 
 // errNoLongerPermitted ends a stream whose credentials have ended.
@@ -76,8 +145,9 @@ func (a *API) watch(c *call, subscription *taskbridge.Subscription) *watcher {
 	}
 }
 
-// check returns errNoLongerPermitted if the stream must end. That the
-// authenticator cannot tell at the moment ends nothing.
+// check returns errNoLongerPermitted if the stream must end. It is asked before
+// anything is delivered, so nothing is once the last look is Recheck old. That
+// the authenticator cannot tell at the moment ends nothing.
 func (w *watcher) check() error {
 	now := w.api.opts.Clock.Now()
 	if now.Sub(w.checked) < w.api.opts.Recheck {

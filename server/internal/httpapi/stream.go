@@ -38,6 +38,9 @@ func (a *API) streamEvents(c *call) error {
 		}
 	}()
 	if subscription.AtEnd() {
+		if err := a.setWriteDeadline(c.w); err != nil {
+			return errCut
+		}
 		c.w.Header().Set("Cache-Control", "no-store")
 		c.w.WriteHeader(http.StatusNoContent) // a browser's EventSource stops at this
 		return nil
@@ -66,11 +69,11 @@ func (a *API) startStream(c *call, subscription *taskbridge.Subscription, given 
 	}
 	taken, err := a.takeOver(c)
 	if err != nil {
-		a.live.running.Done()
+		a.live.end(nil)
 		return false, errCut
 	}
 	if taken == nil {
-		defer a.live.running.Done()
+		defer a.live.end(nil)
 		ctx, cancel := a.untilDrain(c.r.Context())
 		defer cancel()
 		c.w.WriteHeader(http.StatusOK)
@@ -82,7 +85,7 @@ func (a *API) startStream(c *call, subscription *taskbridge.Subscription, given 
 	}
 	stream.body = taken
 	go func() {
-		defer a.live.running.Done()
+		defer a.live.end(taken.conn)
 		defer subscription.Close()
 		ctx, stop := untilGone(a.drained, taken.conn)
 		defer stop()
@@ -122,7 +125,6 @@ type eventStream struct {
 	taskID       string
 	requestID    string
 	lastID       string // the last event id sent, or the cursor that came in
-	buf          []byte
 }
 
 // writeError is a failed write to the client.
@@ -167,13 +169,12 @@ func (s *eventStream) logCut(ctx context.Context, err error) {
 // deliver writes until the terminal event has been written (nil) or the stream
 // must be cut.
 func (s *eventStream) deliver(ctx context.Context) error {
-	if err := s.flush(); err != nil {
-		return err
+	if err := s.body.write(make([]byte, headroom)); err != nil { // the head
+		return &writeError{err}
 	}
-	heartbeat := s.api.opts.Heartbeat
 	replayed := false
 	for {
-		idle := heartbeat
+		idle := s.api.opts.Heartbeat
 		if !replayed {
 			idle = 0 // what is there already comes at once
 		}
@@ -183,64 +184,67 @@ func (s *eventStream) deliver(ctx context.Context) error {
 			return nil
 		case err != nil:
 			return err
-		case len(frames) > 0:
-			s.frames(frames)
-		case !replayed:
-			replayed = true
-			s.buf = append(s.buf, comment...)
-		default:
-			s.buf = append(s.buf, comment...)
-			s.heartbeat()
 		}
 		if err := s.watcher.check(); err != nil {
 			return err
 		}
-		if err := s.flush(); err != nil {
+		switch {
+		case len(frames) > 0:
+			err = s.events(frames)
+		case !replayed:
+			replayed = true
+			err = s.write(func(p []byte) []byte { return append(p, comment...) })
+		default:
+			err = s.write(s.heartbeat)
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func (s *eventStream) frames(frames []taskbridge.Frame) error {
-	for _, frame := range frames {
-		if len(s.buf) > 0 && len(s.buf)+len(frame.Envelope) > writePiece {
-			if err := s.flush(); err != nil {
-				return err
+// events writes frames, in pieces that leave at once.
+func (s *eventStream) events(frames []taskbridge.Frame) error {
+	for len(frames) > 0 {
+		err := s.write(func(p []byte) []byte {
+			for len(frames) > 0 && (len(p) == headroom || len(p)+len(frames[0].Envelope) <= livePiece) {
+				p = append(p, "id: "...)
+				p = append(p, frames[0].EventID...)
+				p = append(p, "\ndata: "...)
+				p = append(p, frames[0].Envelope...)
+				p = append(p, "\n\n"...)
+				s.lastID = frames[0].EventID
+				frames = frames[1:]
 			}
+			return p
+		})
+		if err != nil {
+			return err
 		}
-		s.buf = append(s.buf, "id: "...)
-		s.buf = append(s.buf, frame.EventID...)
-		s.buf = append(s.buf, "\ndata: "...)
-		s.buf = append(s.buf, frame.Envelope...)
-		s.buf = append(s.buf, "\n\n"...)
 	}
-	s.lastID = frames[len(frames)-1].EventID
 	return nil
 }
 
 // heartbeat is a data line without an id: some clients take data alone for a
 // sign of life, and none must take it for an event.
-func (s *eventStream) heartbeat() {
-	s.buf = append(s.buf, `data: {"type":"HEARTBEAT","taskId":`...)
-	s.buf = appendString(s.buf, s.taskID)
-	s.buf = append(s.buf, `,"eventId":`...)
-	s.buf = appendString(s.buf, s.lastID)
-	s.buf = append(s.buf, `,"createdAt":"`...)
-	s.buf = timestamp(s.api.opts.Clock.Now()).AppendFormat(s.buf, time.RFC3339Nano)
-	s.buf = append(s.buf, "\",\"payload\":{\"live\":true}}\n\n"...)
+func (s *eventStream) heartbeat(p []byte) []byte {
+	p = append(p, comment...)
+	p = append(p, `data: {"type":"HEARTBEAT","taskId":`...)
+	p = appendString(p, s.taskID)
+	p = append(p, `,"eventId":`...)
+	p = appendString(p, s.lastID)
+	p = append(p, `,"createdAt":"`...)
+	p = timestamp(s.api.opts.Clock.Now()).AppendFormat(p, time.RFC3339Nano)
+	return append(p, "\",\"payload\":{\"live\":true}}\n\n"...)
 }
 
-// flush sends what has gathered.
-func (s *eventStream) flush() error {
-	if err := s.body.write(s.buf); err != nil {
+// write sends what fill appends.
+func (s *eventStream) write(fill func([]byte) []byte) error {
+	piece := takePiece()
+	defer givePiece(piece)
+	*piece = fill(append(*piece, make([]byte, headroom)...))
+	if err := s.body.write(*piece); err != nil {
 		return &writeError{err}
 	}
-	if cap(s.buf) > keptBuffer {
-		s.buf = nil // a large batch must not be held for the stream's life
-	}
-	s.buf = s.buf[:0]
 	return nil
 }
-
-// keptBuffer is the largest buffer that an idle stream keeps.
-const keptBuffer = 1 << 10

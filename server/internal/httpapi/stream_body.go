@@ -4,23 +4,49 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
-	"time"
+	"sync"
 )
 
 // streamBody takes what a stream writes. An error of it means that the client
-// has gone or is too slow.
+// has gone or is too slow: nothing can be written after it.
 type streamBody interface {
-	// write sends the bytes at once, within the write timeout.
+	// write sends at once, within the write timeout, what follows the first
+	// headroom bytes, which it may overwrite. It may append to p.
 	write(p []byte) error
 	// end ends the stream in good form.
 	end() error
 	// cut ends it so that the client can tell that more was to come.
 	cut()
 }
+
+// headroom is what a piece of a stream leaves free in front: a chunk's size.
+const headroom = 10
+
+// pieces are the buffers in which streams put together what they write. A stream
+// has one only while it writes.
+var pieces = sync.Pool{New: func() any {
+	p := make([]byte, 0, 4<<10)
+	return &p
+}}
+
+func takePiece() *[]byte { return pieces.Get().(*[]byte) }
+
+func givePiece(p *[]byte) {
+	if cap(*p) > 2*livePiece { // for a large event, once
+		return
+	}
+	*p = (*p)[:0]
+	pieces.Put(p)
+}
+
+// livePiece is about how much a stream writes at once: what a reader that stands
+// still makes the server hold.
+const livePiece = 32 << 10
 
 // responseBody is the ordinary way: HTTP/1.0, HTTP/2, and writers that have no
 // connection to take over.
@@ -34,8 +60,8 @@ func (b *responseBody) write(p []byte) error {
 	if err := b.api.setWriteDeadline(b.w); err != nil {
 		return err
 	}
-	if len(p) > 0 {
-		if _, err := b.w.Write(p); err != nil {
+	if len(p) > headroom {
+		if _, err := b.w.Write(p[headroom:]); err != nil {
 			return err
 		}
 	}
@@ -51,25 +77,26 @@ func (b *responseBody) cut() {}
 // chunkedBody writes HTTP/1.1's chunked coding on a connection that was taken
 // over. The last chunk is what tells an end from a cut.
 type chunkedBody struct {
-	conn    net.Conn
-	timeout time.Duration
+	api  *API
+	conn net.Conn
 }
 
 func (b *chunkedBody) write(p []byte) error {
-	if len(p) == 0 {
+	if len(p) <= headroom {
 		return nil
 	}
-	size := make([]byte, 0, 10)
-	size = append(strconv.AppendInt(size, int64(len(p)), 16), "\r\n"...)
-	return b.send(size, p, []byte("\r\n"))
+	var digits [8]byte
+	size := append(strconv.AppendUint(digits[:0], uint64(len(p)-headroom), 16), "\r\n"...)
+	start := headroom - len(size)
+	copy(p[start:], size)
+	return b.send(append(p, "\r\n"...)[start:])
 }
 
-func (b *chunkedBody) send(parts ...[]byte) error {
-	if err := b.conn.SetWriteDeadline(time.Now().Add(b.timeout)); err != nil {
+func (b *chunkedBody) send(p []byte) error {
+	if err := b.api.writeSoon(b.conn); err != nil {
 		return err
 	}
-	buffers := net.Buffers(parts)
-	_, err := buffers.WriteTo(b.conn) // one write where the connection can
+	_, err := b.conn.Write(p)
 	return err
 }
 
@@ -92,28 +119,26 @@ func (a *API) takeOver(c *call) (*chunkedBody, error) {
 	if err != nil {
 		return nil, supported(err)
 	}
-	body := &chunkedBody{conn: conn, timeout: a.opts.WriteTimeout}
+	a.live.has(conn)
+	body := &chunkedBody{api: a, conn: conn}
 	header := c.w.Header()
 	header.Set("Date", a.opts.Clock.Now().UTC().Format(http.TimeFormat))
 	header.Set("Transfer-Encoding", "chunked")
 	header.Set("Connection", "close")
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", http.StatusOK, http.StatusText(http.StatusOK))
-	if err := header.Write(&head); err != nil {
+	err = header.Write(&head)
+	if err == nil {
+		head.WriteString("\r\n")
+		err = body.send(head.Bytes())
+	}
+	if err != nil {
+		a.live.forget(conn)
 		body.cut()
 		return nil, err
 	}
-	head.WriteString("\r\n")
 	if rec, ok := c.w.(*recorder); ok {
 		rec.status = http.StatusOK
-	}
-	if err := conn.SetReadDeadline(time.Time{}); err != nil {
-		body.cut()
-		return nil, err
-	}
-	if err := body.send(head.Bytes()); err != nil {
-		body.cut()
-		return nil, err
 	}
 	return body, nil
 }
@@ -140,28 +165,36 @@ func untilGone(ctx context.Context, conn net.Conn) (gone context.Context, stop f
 	}
 }
 
-// smallBuffers is a response writer whose connection, taken over, has buffers as
-// small as a client's few frames need.
-type smallBuffers struct {
+// upgrade is a response writer that writes the head of an upgrade itself, in
+// time, on a connection whose buffers are as small as a client's few frames need.
+type upgrade struct {
 	http.ResponseWriter
-	conn *batchConn // once it is taken over
+	api  *API
+	conn *socketConn // once it is taken over
 }
 
-const wsBufferBytes = 512
+const wsBufferBytes = 256
 
-func (s *smallBuffers) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(s.ResponseWriter).Hijack()
+// WriteHeader lets the server write the head when the connection is taken over,
+// with a deadline: it may have one left from an earlier request.
+func (u *upgrade) WriteHeader(status int) {
+	if err := u.api.setWriteDeadline(u.ResponseWriter); err != nil {
+		u.api.logger.Debug("the connection of an upgrade has gone", "error", err)
+	}
+	u.ResponseWriter.WriteHeader(status)
+}
+
+// Hijack is what the WebSocket library calls.
+func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(u.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	s.conn = &batchConn{Conn: conn}
-	if n := buffered.Reader.Buffered(); n > 0 { // the client did not wait for the answer
-		early, err := buffered.Reader.Peek(n)
-		if err != nil {
-			_ = conn.Close()
-			return nil, nil, err
-		}
-		s.conn.early = bytes.Clone(early)
+	early, err := buffered.Reader.Peek(buffered.Reader.Buffered()) // the client did not wait for the answer
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
 	}
-	return s.conn, bufio.NewReadWriter(bufio.NewReaderSize(s.conn, wsBufferBytes), bufio.NewWriterSize(s.conn, wsBufferBytes)), nil
+	u.conn = newSocketConn(u.api, conn, bytes.Clone(early))
+	u.api.live.has(conn)
+	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, wsBufferBytes), bufio.NewWriterSize(u.conn, wsBufferBytes)), nil
 }

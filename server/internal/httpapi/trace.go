@@ -64,6 +64,11 @@ func (a *API) trace(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		r.Body = http.MaxBytesReader(w, r.Body, a.opts.BodyBytes)
 	}
 	rec := &recorder{ResponseWriter: w}
+	// For what is written without a deadline of its own: the connection may have
+	// one left from an earlier request.
+	if err := a.setWriteDeadline(w); err != nil {
+		a.logger.Debug("a connection has gone", "requestId", id, "error", err)
+	}
 
 	defer func() {
 		fault := recover()

@@ -2,12 +2,12 @@ package httpapi
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -19,18 +19,21 @@ import (
 // Close codes. Those from 4400 to 4499, and 1008, are final to a client; after
 // every other it comes back with its cursor.
 const (
-	closeEnded       = websocket.StatusNormalClosure
-	closeGoingAway   = websocket.StatusGoingAway
-	closeBadFrame    = websocket.StatusPolicyViolation
-	closeFault       = websocket.StatusInternalError
-	closeTooSlow     = websocket.StatusTryAgainLater
-	closeForbidden   = websocket.StatusCode(4403)
-	closeNotFound    = websocket.StatusCode(4404)
-	closeGap         = websocket.StatusCode(4410)
-	maxClientFrame   = 16 << 10
-	maxCloseReason   = 123
-	socketProtocol   = "taskbridge.v1"
-	partingFrameSize = 64
+	closeEnded     = websocket.StatusNormalClosure
+	closeGoingAway = websocket.StatusGoingAway
+	closeBadFrame  = websocket.StatusPolicyViolation
+	closeFault     = websocket.StatusInternalError
+	closeTooSlow   = websocket.StatusTryAgainLater
+	closeForbidden = websocket.StatusCode(4403)
+	closeNotFound  = websocket.StatusCode(4404)
+	closeGap       = websocket.StatusCode(4410)
+)
+
+const (
+	maxClientFrame = 16 << 10
+	maxCloseReason = 123
+	maxSilence     = 3 // heartbeats without any answer to their pings
+	socketProtocol = "taskbridge.v1"
 )
 
 // webSocket upgrades the connection. From then on a session has it.
@@ -46,45 +49,48 @@ func (a *API) webSocket(c *call) error {
 	if !a.live.begin() {
 		return errDraining
 	}
-	small := &smallBuffers{ResponseWriter: c.w}
-	conn, err := websocket.Accept(small, c.r, &websocket.AcceptOptions{
+	up := &upgrade{ResponseWriter: c.w, api: a}
+	conn, err := websocket.Accept(up, c.r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // checked above, by our own rule
 		Subprotocols:       []string{socketProtocol},
 	})
 	if err != nil {
-		a.live.running.Done()
+		a.live.end(nil)
 		a.logger.Debug("a WebSocket's handshake failed", "requestId", requestID(c.r.Context()), "error", err)
-		if small.conn != nil {
-			return errCut
-		}
-		return nil // it is answered
+		return nil // it is answered, or the connection has gone
 	}
 	if rec, ok := c.w.(*recorder); ok {
 		rec.status = http.StatusSwitchingProtocols
 	}
-	conn.SetReadLimit(maxClientFrame)
+	conn.SetReadLimit(-1) // what is read is bounded by the session
 	s := &socketSession{
-		api: a, conn: conn, raw: small.conn, requestID: requestID(c.r.Context()),
-		principal: c.principal, watcher: a.watch(c, nil), first: make(chan clientFrame, 1),
+		api: a, conn: conn, raw: up.conn, requestID: requestID(c.r.Context()), principal: c.principal, watcher: a.watch(c, nil),
+		first: make(chan clientFrame, 1), gone: make(chan struct{}), closed: a.opts.StreamOpened("websocket"),
 	}
+	ctx, cancel := context.WithCancel(a.drained)
 	go func() {
-		defer a.live.running.Done()
-		defer a.opts.StreamOpened("websocket")()
-		s.run(a.drained)
+		defer close(s.gone)
+		defer cancel()
+		s.read()
 	}()
+	go s.start(ctx, cancel)
 	return nil
 }
 
-// socketSession is one WebSocket after its handshake.
+// socketSession is one WebSocket after its handshake. It has two goroutines: one
+// reads, the other does the rest.
 type socketSession struct {
 	api       *API
 	conn      *websocket.Conn
-	raw       *batchConn
+	raw       *socketConn
 	requestID string
+	taskID    string
 	principal taskbridge.Principal
 	watcher   *watcher
 	first     chan clientFrame
-	taskID    string
+	gone      chan struct{} // closed when nothing is read any more
+	closed    func()        // says that the stream has ended
+	silence   int           // heartbeats since something was heard of the client
 }
 
 type clientFrame struct {
@@ -101,37 +107,40 @@ type ending struct {
 
 func (e *ending) Error() string { return e.reason }
 
-// run has the session from its first frame to its close.
-func (s *socketSession) run(drained context.Context) {
-	ctx, cancel := context.WithCancel(drained)
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		defer cancel()
-		s.read()
-	}()
-	err := s.serve(ctx)
-	if drained.Err() == nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = nil // the client has gone: there is nobody to tell
-	}
-	s.close(drained, err)
-	cancel()
-	<-read
-}
-
 // read takes the first frame and goes on reading, so that pings are answered
 // and a client that goes away is noticed. Later frames say nothing.
 func (s *socketSession) read() {
-	for {
-		kind, data, err := s.conn.Read(context.Background())
+	for first := true; ; first = false {
+		kind, message, err := s.conn.Reader(context.Background())
 		if err != nil {
 			return
 		}
-		select {
-		case s.first <- clientFrame{kind, data}:
-		default:
+		if first {
+			data, err := io.ReadAll(io.LimitReader(message, maxClientFrame+1))
+			if err != nil {
+				return
+			}
+			s.first <- clientFrame{kind, data}
+		}
+		if _, err := io.Copy(io.Discard, message); err != nil {
+			return
 		}
 	}
+}
+
+// start subscribes, and leaves what follows to another goroutine: this one's
+// stack has grown by what the store needs.
+func (s *socketSession) start(ctx context.Context, cancel context.CancelFunc) {
+	subscription, request, err := s.subscribe(ctx)
+	if err != nil {
+		s.end(ctx, cancel, err)
+		return
+	}
+	go func() {
+		err := s.deliver(ctx, subscription, request)
+		subscription.Close()
+		s.end(ctx, cancel, err)
+	}()
 }
 
 // subscribeFrame is what a client sends first.
@@ -142,53 +151,55 @@ type subscribeFrame struct {
 	Gap         string  `json:"gap"`
 }
 
-// serve returns how the session ends: an *ending, or a context's or writer's error.
-func (s *socketSession) serve(ctx context.Context) error {
-	var frame clientFrame
+// subscribe waits for the first frame and does what it asks. Its error is how
+// the session ends: an *ending, or one of a context, a service or a write.
+func (s *socketSession) subscribe(ctx context.Context) (*taskbridge.Subscription, taskbridge.SubscribeRequest, error) {
+	var request taskbridge.SubscribeRequest
+	var first clientFrame
 	timer := s.api.opts.Clock.NewTimer(s.api.opts.SubscribeTimeout)
 	defer timer.Stop()
 	select {
-	case frame = <-s.first:
+	case first = <-s.first:
 	case <-timer.C():
-		return &ending{closeGoingAway, "no subscription came in time", nil}
+		return nil, request, &ending{closeGoingAway, "no subscription came in time", nil}
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, request, ctx.Err()
 	}
-	var subscribe subscribeFrame
-	if frame.kind != websocket.MessageText || json.Unmarshal(frame.data, &subscribe) != nil ||
-		subscribe.Action != "subscribe" || subscribe.TaskID == "" || subscribe.Gap != "" && subscribe.Gap != "error" {
-		return &ending{closeBadFrame, "the first frame must be a subscription", nil}
+	var frame subscribeFrame
+	if first.kind != websocket.MessageText || len(first.data) > maxClientFrame || json.Unmarshal(first.data, &frame) != nil ||
+		frame.Action != "subscribe" || frame.TaskID == "" || frame.Gap != "" && frame.Gap != "error" {
+		return nil, request, &ending{closeBadFrame, "the first frame must be a subscription", nil}
 	}
-	frame.data = nil
-	request := taskbridge.SubscribeRequest{TaskID: subscribe.TaskID, GapError: subscribe.Gap == "error"}
-	if subscribe.LastEventID != nil {
+	if frame.LastEventID != nil {
 		var err error
-		if request.After, err = taskbridge.ParseCursor(*subscribe.LastEventID); err != nil {
-			return &ending{closeBadFrame, "lastEventId is none of this server's", nil}
+		if request.After, err = taskbridge.ParseCursor(*frame.LastEventID); err != nil {
+			return nil, request, &ending{closeBadFrame, "lastEventId is none of this server's", nil}
 		}
 	}
+	if !taskbridge.ValidTaskID(frame.TaskID) {
+		return nil, request, taskbridge.ErrTaskNotFound
+	}
+	request.TaskID, request.GapError = frame.TaskID, frame.Gap == "error"
+	s.taskID = frame.TaskID
 	subscription, err := s.api.opts.Bridge.Subscription.Subscribe(ctx, s.principal, request)
 	if err != nil {
-		return err
+		return nil, request, err
 	}
-	defer subscription.Close()
-	s.taskID = subscribe.TaskID
 	s.watcher.subscription = subscription
-	return s.deliver(ctx, subscription, request)
+	return subscription, request, nil
 }
 
 // deliver confirms and writes events until the terminal one has been written.
 func (s *socketSession) deliver(ctx context.Context, subscription *taskbridge.Subscription, request taskbridge.SubscribeRequest) error {
-	if err := s.write(s.confirmation(request.After)); err != nil {
+	if err := s.message(s.confirmation(subscription.Cursor())); err != nil {
 		return err
 	}
 	if final, atEnd := subscription.Final(); atEnd {
-		if err := s.write(final.Envelope); err != nil {
+		if err := s.message(final.Envelope); err != nil {
 			return err
 		}
 		return &ending{closeEnded, "the task has ended", nil}
 	}
-	var heartbeat []byte
 	for {
 		frames, err := subscription.Next(ctx, s.api.opts.SocketHeartbeat)
 		switch {
@@ -204,13 +215,10 @@ func (s *socketSession) deliver(ctx context.Context, subscription *taskbridge.Su
 		if err := s.watcher.check(); err != nil {
 			return &ending{closeGoingAway, err.Error(), nil}
 		}
-		if len(frames) == 0 {
-			if heartbeat == nil {
-				heartbeat = s.heartbeat()
-			}
-			err = s.write(heartbeat)
+		if len(frames) > 0 {
+			err = s.events(frames)
 		} else {
-			err = s.writeFrames(frames)
+			err = s.heartbeat()
 		}
 		if err != nil {
 			return err
@@ -231,82 +239,104 @@ func (s *socketSession) confirmation(after taskbridge.Cursor) []byte {
 	return append(b, `,"live":true}`...)
 }
 
-func (s *socketSession) heartbeat() []byte {
-	b := append([]byte(`{"type":"HEARTBEAT","taskId":`), appendString(nil, s.taskID)...)
-	return append(b, `,"live":true}`...)
-}
-
-func (s *socketSession) write(message []byte) error {
-	return s.writeFrames([]taskbridge.Frame{{Envelope: message}})
-}
-
-// writeFrames sends messages with one write.
-func (s *socketSession) writeFrames(frames []taskbridge.Frame) error {
-	s.raw.begin()
-	for _, frame := range frames {
-		// Into memory: it waits for nothing but a pong that is being written.
-		if err := s.conn.Write(context.Background(), websocket.MessageText, frame.Envelope); err != nil {
-			return &writeError{err}
-		}
-		s.raw.mark()
+// heartbeat says that the stream lives, and pings: from a peer that is no more
+// nothing is heard.
+func (s *socketSession) heartbeat() error {
+	if s.silence++; s.raw.heard.Swap(false) {
+		s.silence = 0
 	}
-	rest, err := s.raw.send(s.api.opts.WriteTimeout)
-	if err != nil {
-		return s.part(rest, err)
+	if s.silence > maxSilence {
+		return &ending{closeTooSlow, "no answer to pings", nil}
+	}
+	b := append([]byte(`{"type":"HEARTBEAT","taskId":`), appendString(nil, s.taskID)...)
+	b = append(b, `,"live":true}`...)
+	return s.write(func(p []byte) []byte { return append(appendText(p, b), final|opPing, 0) })
+}
+
+// events writes frames, in pieces that leave at once.
+func (s *socketSession) events(frames []taskbridge.Frame) error {
+	for len(frames) > 0 {
+		err := s.write(func(p []byte) []byte {
+			for len(frames) > 0 && (len(p) == 0 || len(p)+len(frames[0].Envelope) <= livePiece) {
+				p = appendText(p, frames[0].Envelope)
+				frames = frames[1:]
+			}
+			return p
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// part takes leave of a client that did not keep up: what is missing of the
-// message that was begun, and the close frame that says "come back". Should it
-// read again within the write timeout, it gets both.
-func (s *socketSession) part(rest []byte, cause error) error {
-	const reason = "too slow: resume from your cursor"
-	last := make([]byte, 0, len(rest)+partingFrameSize)
-	last = append(last, rest...)
-	last = append(last, 0x80|0x8, byte(2+len(reason)))
-	last = binary.BigEndian.AppendUint16(last, uint16(closeTooSlow))
-	last = append(last, reason...)
-	if err := s.raw.SetWriteDeadline(time.Now().Add(s.api.opts.WriteTimeout)); err == nil {
-		_, _ = s.raw.Conn.Write(last) // nothing can be done for a client that still does not read
-	}
-	return &writeError{cause}
+func (s *socketSession) message(text []byte) error {
+	return s.write(func(p []byte) []byte { return appendText(p, text) })
 }
 
-// close closes the connection with the code that fits.
-func (s *socketSession) close(drained context.Context, err error) {
-	e := s.endingOf(drained, err)
+// write sends the WebSocket frames that fill appends.
+func (s *socketSession) write(fill func([]byte) []byte) error {
+	piece := takePiece()
+	defer givePiece(piece)
+	*piece = fill(*piece)
+	if err := s.raw.send(*piece); err != nil {
+		return &writeError{err}
+	}
+	return nil
+}
+
+// end closes the connection with the code that fits.
+func (s *socketSession) end(ctx context.Context, cancel context.CancelFunc, err error) {
+	defer s.api.live.end(s.raw.Conn)
+	defer s.closed()
+	defer cancel()
 	logger := s.api.logger.With("requestId", s.requestID, "taskId", s.taskID)
-	if e == nil {
-		logger.Debug("a WebSocket's client has gone or is too slow", "error", err)
-		_ = s.conn.CloseNow() // it is given up either way
-		return
+	if e := s.ending(ctx, err); e == nil {
+		logger.Debug("a WebSocket's client has gone", "error", err)
+	} else {
+		if e.cause != nil {
+			logger.Error("a WebSocket failed and was closed", "code", int(e.code), "error", e.cause)
+		} else {
+			logger.Debug("a WebSocket was closed", "code", int(e.code), "reason", e.reason)
+		}
+		s.takeLeave(e)
 	}
-	if e.cause != nil {
-		logger.Error("a WebSocket failed and was closed", "code", int(e.code), "error", e.cause)
+	_ = s.conn.CloseNow() // it is given up either way
+	<-s.gone
+}
+
+// takeLeave sends the close frame and waits for the client's, but not for long.
+func (s *socketSession) takeLeave(e *ending) {
+	if s.raw.part(e.code, e.reason) != nil {
+		return // nothing can be done for a client that does not even read this
 	}
-	if len(e.reason) > maxCloseReason {
-		e.reason = e.reason[:maxCloseReason]
-	}
-	if err := s.conn.Close(e.code, e.reason); err != nil {
-		logger.Debug("a WebSocket's client did not take leave", "error", err)
+	timer := time.NewTimer(partingTime)
+	defer timer.Stop()
+	select {
+	case <-s.gone:
+	case <-timer.C:
 	}
 }
 
-// endingOf says how an error is told; nil: it is not, the client cannot be told.
-func (s *socketSession) endingOf(drained context.Context, err error) *ending {
+// ending says how the client is told of an error; nil: there is nobody to tell.
+func (s *socketSession) ending(ctx context.Context, err error) *ending {
 	var (
 		e      *ending
 		failed *writeError
 		gap    *taskbridge.GapError
 	)
+	drained := s.api.drained.Err() != nil
 	switch {
-	case err == nil, errors.As(err, &failed):
+	case ctx.Err() != nil && !drained:
+		return nil // the client has gone
+	case errors.As(err, &failed) && !errors.Is(err, os.ErrDeadlineExceeded):
 		return nil
 	case errors.As(err, &e):
 		return e
-	case drained.Err() != nil, errors.Is(err, taskbridge.ErrClosed):
+	case drained, errors.Is(err, taskbridge.ErrClosed):
 		return &ending{closeGoingAway, "the server is shutting down", nil}
+	case failed != nil:
+		return &ending{closeTooSlow, "too slow: resume from your cursor", nil}
 	case errors.Is(err, taskbridge.ErrTaskNotFound):
 		return &ending{closeNotFound, "there is no such task", nil}
 	case errors.Is(err, taskbridge.ErrForbidden):

@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"encoding/binary"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coder/websocket"
+)
+
+// socketConn is a WebSocket's connection below the library, which reads from it
+// and answers pings and closes. Events go past the library, many frames in one
+// write; what the library has to say meanwhile comes after them, and nothing
+// comes after our close frame.
+type socketConn struct {
+	net.Conn
+	api   *API
+	early []byte      // read before the connection was taken over
+	heard atomic.Bool // something has come from the client
+
+	mu     sync.Mutex
+	free   sync.Cond // busy has become false
+	busy   bool      // somebody writes
+	late   []byte    // control frames that came while busy
+	rest   []byte    // what is missing of the frame at which a write failed
+	broken bool      // a write has failed
+	parted bool      // our close frame is out
+}
+
+// maxLate bounds the answers to the pings of a client that does not read.
+const maxLate = 1 << 10
+
+func newSocketConn(api *API, conn net.Conn, early []byte) *socketConn {
+	c := &socketConn{Conn: conn, api: api, early: early}
+	c.free.L = &c.mu
+	return c
+}
+
+// Read returns what came early first. Only the WebSocket's reader calls it.
+func (c *socketConn) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		if c.early = c.early[n:]; len(c.early) == 0 {
+			c.early = nil
+		}
+		return n, nil
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard.Store(true)
+	}
+	return n, err
+}
+
+// Write takes a control frame from the library. It does not wait for a write
+// that is under way: the library gives up connections whose pongs take long.
+func (c *socketConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.parted || c.broken:
+	case c.busy:
+		if len(c.late)+len(p) <= maxLate {
+			c.late = append(c.late, p...)
+		}
+	default:
+		c.busy = true
+		if err := c.put(p); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// send writes whole frames within the write timeout.
+func (c *socketConn) send(frames []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own()
+	if c.broken || c.parted {
+		c.release()
+		return net.ErrClosed
+	}
+	return c.put(frames)
+}
+
+// own waits until nobody writes. The caller has the lock.
+func (c *socketConn) own() {
+	for c.busy {
+		c.free.Wait()
+	}
+	c.busy = true
+}
+
+func (c *socketConn) release() {
+	c.busy = false
+	c.free.Signal()
+}
+
+// put writes frames and whatever came late, and releases the connection. The
+// caller has the lock, which is given up for the writes.
+func (c *socketConn) put(frames []byte) error {
+	defer c.release()
+	for len(frames) > 0 {
+		c.mu.Unlock()
+		err := c.api.writeSoon(c.Conn)
+		n := 0
+		if err == nil {
+			n, err = c.Conn.Write(frames)
+		}
+		c.mu.Lock()
+		if err != nil {
+			c.broken, c.late = true, nil
+			c.rest = append([]byte(nil), restOfFrame(frames, n)...)
+			return err
+		}
+		frames, c.late = c.late, nil
+	}
+	return nil
+}
+
+// part writes what is missing of the frame that was begun and a close frame:
+// should a client that did not keep up read again within the write timeout, it
+// gets both. Nothing is written any more after it.
+func (c *socketConn) part(code websocket.StatusCode, reason string) error {
+	c.mu.Lock()
+	c.own()
+	last := c.rest
+	already := c.parted
+	c.parted, c.rest, c.late = true, nil, nil
+	c.release()
+	c.mu.Unlock()
+	if already {
+		return net.ErrClosed
+	}
+	if len(reason) > maxCloseReason {
+		reason = reason[:maxCloseReason]
+	}
+	last = append(last, final|opClose, byte(2+len(reason)))
+	last = binary.BigEndian.AppendUint16(last, uint16(code))
+	last = append(last, reason...)
+	if err := c.api.writeSoon(c.Conn); err != nil {
+		return err
+	}
+	_, err := c.Conn.Write(last)
+	return err
+}
+
+// Frames as a server sends them: in one piece, not masked (RFC 6455, 5.2).
+const (
+	final   = 0x80
+	opText  = 0x1
+	opClose = 0x8
+	opPing  = 0x9
+)
+
+// appendText appends a text frame.
+func appendText(dst, message []byte) []byte {
+	switch n := len(message); {
+	case n < 126:
+		dst = append(dst, final|opText, byte(n))
+	case n < 1<<16:
+		dst = append(dst, final|opText, 126)
+		dst = binary.BigEndian.AppendUint16(dst, uint16(n))
+	default:
+		dst = append(dst, final|opText, 127)
+		dst = binary.BigEndian.AppendUint64(dst, uint64(n))
+	}
+	return append(dst, message...)
+}
+
+// frameSize returns the size of the frame that begins here.
+func frameSize(p []byte) int {
+	switch n := int(p[1]); n {
+	case 126:
+		return 4 + int(binary.BigEndian.Uint16(p[2:]))
+	case 127:
+		return 10 + int(binary.BigEndian.Uint64(p[2:]))
+	default:
+		return 2 + n
+	}
+}
+
+// restOfFrame returns what is missing of a frame of which a part is among the
+// first n bytes.
+func restOfFrame(frames []byte, n int) []byte {
+	for at := 0; at < n; {
+		next := at + frameSize(frames[at:])
+		if next > n {
+			return frames[n:next]
+		}
+		at = next
+	}
+	return nil
+}
