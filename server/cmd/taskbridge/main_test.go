@@ -20,8 +20,14 @@ func TestTheCommandLine(t *testing.T) {
 		{"serve --help", "", exitOK, "--drain-timeout DURATION", ""},
 		{"serve -h", "", exitOK, "TASKBRIDGE_LOG_LEVEL", ""},
 		{"serve --nothing", "", exitUsage, "", "--nothing"},
-		{"serve --listen :8080", "", exitUsage, "", "every address of the machine: this server has no access control yet"},
+		{"serve --listen :8080", "", exitUsage, "", "every address of the machine: without access control"},
 		{"serve", "TASKBRIDGE_LISTEN=0.0.0.0:80", exitUsage, "", "listen (from TASKBRIDGE_LISTEN) must be a loopback address, which 0.0.0.0 is not"},
+		{"keygen --subject ci --scope tasks:read --scope tasks:write --id nightly", "", exitOK, "scopes: ['tasks:read', 'tasks:write']", "cannot be shown again"},
+		{"keygen --help", "", exitOK, "--subject", ""},
+		{"keygen --scope tasks:read", "", exitUsage, "", "subject"},
+		{"keygen --subject ci --scope everything", "", exitUsage, "", "everything"},
+		{"keygen --subject ci --scope tasks:read --expires-in soon", "", exitUsage, "", "soon"},
+		{"keygen --subject ci --scope tasks:read now", "", exitUsage, "", "now"},
 		{"serve --data /dev/null --listen 127.0.0.1:0", "", exitFailed, "", "/dev/null"},
 	} {
 		var stdout, stderr strings.Builder

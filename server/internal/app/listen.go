@@ -17,14 +17,15 @@ import (
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
 )
 
-// listen binds the address and makes sure that it is one of loopback: a name may
-// resolve otherwise by now than when the configuration was read.
+// listen binds the address and, without access control, makes sure that it is one
+// of loopback: a name may resolve otherwise by now than when the configuration
+// was read.
 func listen(ctx context.Context, c *config.Config) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return nil, err
 	}
-	if err := config.CheckBound(listener.Addr()); err != nil {
+	if err := c.CheckBound(listener.Addr()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
@@ -64,6 +65,9 @@ func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *sl
 		cancel()
 		if err != nil {
 			err = errors.Join(fmt.Errorf("requests were cut: %w", err), server.Close())
+		}
+		if cut := api.Wait(ctx); cut != nil {
+			err = errors.Join(err, fmt.Errorf("streams were not closed in time: %w", cut))
 		}
 		<-done
 		return err

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
-	"github.com/taskbridge/taskbridge/server/internal/auth"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
 )
@@ -131,9 +130,14 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	if err := reconcile(ctx, bridge.Reconciler, executors, logger, parts); err != nil {
 		return nil, err
 	}
+	authenticator, err := newAuthenticator(c, logger, parts)
+	if err != nil {
+		return nil, err
+	}
 	api, err := httpapi.New(httpapi.Options{
 		Bridge:         bridge,
-		Authenticator:  httpapi.Anyone(auth.Local()),
+		Authenticator:  authenticator,
+		AccessControl:  c.Auth.On(),
 		Ready:          executors.ready(store),
 		AllowedHosts:   c.HTTP.AllowedHosts,
 		BodyBytes:      int64(c.HTTP.BodyBytes),

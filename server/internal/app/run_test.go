@@ -84,7 +84,7 @@ func startServer(t *testing.T, c *config.Config, open opener) *instance {
 	ctx, cancel := context.WithCancel(context.Background())
 	i := &instance{t: t, stop: cancel, done: make(chan error, 1), log: &lockedBuffer{}}
 	listening := make(chan string, 1)
-	logger := slog.New(announced{slog.NewTextHandler(i.log, nil), listening})
+	logger := slog.New(announced{slog.NewTextHandler(i.log, &slog.HandlerOptions{Level: c.LogLevel}), listening})
 	go func() { i.done <- run(ctx, c, logger, open) }()
 	t.Cleanup(cancel)
 	select {

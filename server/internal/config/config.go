@@ -14,7 +14,7 @@ import (
 
 // Config is the whole configuration, valid as [Load] returns it.
 type Config struct {
-	// Listen is host:port on loopback; port 0: any free one.
+	// Listen is host:port, on loopback unless Auth is on; port 0: any free one.
 	Listen string
 	// ListenFile, unless empty, is written with the address once the server
 	// listens.
@@ -29,6 +29,7 @@ type Config struct {
 	// Tasks maps task types to the commands that do their work.
 	Tasks   map[string]Command
 	Process Process
+	Auth    Auth
 	HTTP    HTTP
 	Limits  taskbridge.Limits
 	// Submission says how long the hand-over of a task may take.
@@ -44,6 +45,7 @@ type Config struct {
 	DrainTimeout time.Duration
 
 	sources map[string]string
+	texts   []string // scratch of parsers
 }
 
 // Source says where the value of a setting came from, "the default" if nobody
@@ -110,6 +112,7 @@ type Process struct {
 // HTTP tunes the transport.
 type HTTP struct {
 	// AllowedHosts are host names besides loopback's that requests may name.
+	// With access control, none means every one.
 	AllowedHosts []string
 	// BodyBytes bounds a request's body; by default twice what a task's input
 	// and metadata may have, since JSON can be written at length.
@@ -131,6 +134,7 @@ func Default() *Config {
 		Demo:      true,
 		Tasks:     map[string]Command{},
 		Process:   Process{MaxRunning: runtime.GOMAXPROCS(0), MaxWaiting: 10_000, Grace: 10 * time.Second},
+		Auth:      defaultAuth(),
 		HTTP: HTTP{
 			BodyTimeout:    30 * time.Second,
 			RequestTimeout: 30 * time.Second,

@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-const whyLoopback = "this server has no access control yet, so whoever reached it could create, read and cancel tasks; " +
-	"listen on 127.0.0.1, [::1] or localhost"
+const whyLoopback = "without access control whoever reached it could create, read and cancel tasks; " +
+	"set auth.modes to apikey, jwt or proxy, or listen on 127.0.0.1, [::1] or localhost"
 
-// checkListen refuses every address that others than this machine can reach.
-func checkListen(address string) error {
+// checkListen refuses, unless there is access control, every address that others
+// than this machine can reach.
+func checkListen(address string, guarded bool) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("must be HOST:PORT, not %q", address)
@@ -23,6 +24,8 @@ func checkListen(address string) error {
 		return fmt.Errorf("must have a port from 0 to 65535, not %q", port)
 	}
 	switch {
+	case guarded:
+		return nil
 	case host == "":
 		return fmt.Errorf("must be a loopback address, but %q means every address of the machine: %s", address, whyLoopback)
 	case strings.EqualFold(host, "localhost"):
@@ -49,7 +52,10 @@ func checkListen(address string) error {
 }
 
 // CheckBound is the same rule for an address that is listened on.
-func CheckBound(address net.Addr) error {
+func (c *Config) CheckBound(address net.Addr) error {
+	if c.Auth.On() {
+		return nil
+	}
 	tcp, ok := address.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsLoopback() {
 		return fmt.Errorf("%s is no loopback address: %s", address, whyLoopback)

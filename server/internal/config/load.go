@@ -134,6 +134,9 @@ func (l *loader) file(path string) error {
 	}
 	l.addTasks(tasks, path)
 	delete(values, tasksKey)
+	if err := foldMappings(values); err != nil {
+		return err
+	}
 	return l.layer(confmap.Provider(values, ""), func(setting) string { return path })
 }
 
@@ -223,7 +226,10 @@ func (c *Config) invalid(key string, err error) error {
 
 // validate checks what is wrong only together.
 func (c *Config) validate() error {
-	if err := checkListen(c.Listen); err != nil {
+	if err := c.completeAuth(); err != nil {
+		return err
+	}
+	if err := checkListen(c.Listen, c.Auth.On()); err != nil {
 		return c.invalid("listen", err)
 	}
 	if c.Store != StoreMemory && c.Data == "" {

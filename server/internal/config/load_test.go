@@ -139,6 +139,20 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"missing file", []string{"--config", "/nowhere/x.yaml"}, nil, "", []string{"/nowhere/x.yaml", "--config"}},
 		{"lease shorter than timeout", []string{"--submission-lease=5s"}, nil, "", []string{"submission.lease (from --submission-lease)", "submission.timeout"}},
 		{"retries", nil, []string{"TASKBRIDGE_SUBMISSION_RETRY_MAX=1ms"}, "", []string{"submission.retryMax", "submission.retryMin"}},
+		{"auth mode", []string{"--auth-modes=basic"}, nil, "", []string{"auth.modes (from --auth-modes)", "apikey, jwt and proxy", "basic"}},
+		{"auth mode beside none", nil, nil, "auth: {modes: [none, jwt]}", []string{"auth.modes", "none alone"}},
+		{"no auth mode", nil, nil, "auth: {modes: []}", []string{"auth.modes", "none alone"}},
+		{"keys without their mode", nil, []string{"TASKBRIDGE_AUTH_API_KEYS_FILE=x"}, "", []string{"auth.apiKeys.file (from TASKBRIDGE_AUTH_API_KEYS_FILE)", "auth.modes does not have apikey"}},
+		{"mode without keys", []string{"--auth-modes=apikey"}, nil, "", []string{"auth.apiKeys.file"}},
+		{"mode without issuer", []string{"--auth-modes=jwt"}, nil, "", []string{"auth.jwt.issuer"}},
+		{"mode without audience", []string{"--auth-modes=jwt", "--auth-jwt-issuer=i"}, nil, "", []string{"auth.jwt.audiences"}},
+		{"mode without key set", []string{"--auth-modes=jwt", "--auth-jwt-issuer=i", "--auth-jwt-audiences=a"}, nil, "", []string{"auth.jwt.keysURL", "keysFile"}},
+		{"mode without trust", []string{"--auth-modes=proxy"}, nil, "", []string{"auth.proxy.trusted", "auth.proxy.secrets"}},
+		{"missing file of secrets", []string{"--auth-modes=proxy", "--auth-proxy-secrets-file=/nowhere/s"}, nil, "", []string{"auth.proxy.secretsFile", "/nowhere/s"}},
+		{"no address", []string{"--auth-modes=proxy", "--auth-proxy-trusted=here"}, nil, "", []string{"auth.proxy.trusted", `"here"`}},
+		{"no scope", []string{"--auth-modes=jwt", "--auth-jwt-default-scopes=all"}, nil, "", []string{"auth.jwt.defaultScopes", "tasks:read", `"all"`}},
+		{"no scope in a map", nil, nil, "auth: {modes: [jwt], jwt: {scopeMap: {viewer: [all]}}}", []string{"auth.jwt.scopeMap", `"viewer"`, `"all"`}},
+		{"map without a sign", []string{"--auth-modes=jwt", "--auth-jwt-scope-map=viewer"}, nil, "", []string{"auth.jwt.scopeMap", "NAME=VALUE"}},
 		{"no data folder", []string{"--data="}, nil, "", []string{"data (from --data)", "empty"}},
 		{"task without command", []string{"--task", "a="}, nil, "", []string{"--task", `"a"`, "name a command"}},
 		{"task without type", []string{"--task", "=x"}, nil, "", []string{"--task", "TYPE=COMMAND"}},
@@ -193,7 +207,7 @@ func TestOnlyLoopbackMayBeListenedOn(t *testing.T) {
 		}
 	}
 	_, err := Load([]string{"--listen=0.0.0.0:80"}, nil)
-	if err == nil || !strings.Contains(err.Error(), "no access control") {
+	if err == nil || !strings.Contains(err.Error(), "without access control") {
 		t.Errorf("%v does not say why", err)
 	}
 }
@@ -218,10 +232,17 @@ func TestEverySettingHasAllItsFormsAndADefaultThatItTakes(t *testing.T) {
 			if shown == "" {
 				continue
 			}
+			var with []string // modes in which the setting has a meaning
+			if strings.HasPrefix(s.key, "auth.") && strings.Count(s.key, ".") == 2 {
+				with = []string{
+					"TASKBRIDGE_AUTH_MODES=apikey,jwt,proxy", "TASKBRIDGE_AUTH_API_KEYS_FILE=keys", "TASKBRIDGE_AUTH_JWT_ISSUER=i",
+					"TASKBRIDGE_AUTH_JWT_AUDIENCES=a", "TASKBRIDGE_AUTH_JWT_KEYS_FILE=k", "TASKBRIDGE_AUTH_PROXY_TRUSTED=10.0.0.1",
+				}
+			}
 			for way, c := range map[string]*Config{
-				"flag":        load(t, []string{"--" + s.flag + "=" + shown}, nil),
-				"environment": load(t, nil, []string{s.env() + "=" + shown}),
-				"file":        load(t, []string{"--config", writeFile(t, nested(s.key, shown))}, nil),
+				"flag":        load(t, []string{"--" + s.flag + "=" + shown}, with),
+				"environment": load(t, nil, append(slices.Clone(with), s.env()+"="+shown)),
+				"file":        load(t, []string{"--config", writeFile(t, nested(s.key, shown))}, with),
 			} {
 				if got := s.parse.show(c); got != shown {
 					t.Errorf("%s by %s: %s, want %s", s.key, way, got, shown)

@@ -40,7 +40,7 @@ type group struct {
 // of the configuration file itself.
 var groups = []group{
 	{"Server", []setting{
-		{"listen", "listen", "HOST:PORT", "address to listen on; loopback only, port 0 for any free one",
+		{"listen", "listen", "HOST:PORT", "address to listen on; loopback only unless auth-modes is set; port 0 for any free one",
 			text(func(c *Config) *string { return &c.Listen })},
 		{"listenFile", "listen-file", "FILE", "write the address there once the server listens",
 			text(func(c *Config) *string { return &c.ListenFile })},
@@ -65,8 +65,9 @@ var groups = []group{
 		{"process.grace", "process-grace", "DURATION", "time for a cancelled command to stop before it is killed",
 			duration(func(c *Config) *time.Duration { return &c.Process.Grace }, time.Millisecond, day)},
 	}},
+	authGroup,
 	{"HTTP", []setting{
-		{"http.allowedHosts", "http-allowed-hosts", "NAME,…", "host names besides loopback's that requests may name",
+		{"http.allowedHosts", "http-allowed-hosts", "NAME,…", "host names besides loopback's that requests may name; with access control, none means all",
 			list(func(c *Config) *[]string { return &c.HTTP.AllowedHosts })},
 		{"http.bodyBytes", "http-body-bytes", "BYTES", "largest body of a request (default: twice a task's input and metadata)",
 			number(func(c *Config) *int { return &c.HTTP.BodyBytes }, 1, 1<<30)},

@@ -17,8 +17,14 @@ type Options struct {
 	// Ready holds what /ready asks, by the name that it is reported under.
 	Ready map[string]ReadyCheck
 	// AllowedHosts are host names, without a port, that requests may name
-	// besides loopback names and addresses; "*" allows every one.
+	// besides loopback names and addresses; "*" allows every one, and so does
+	// none with AccessControl.
 	AllowedHosts []string
+	// AllowedOrigins are the web pages' origins, scheme://host[:port], that may
+	// use the server besides its own; "*" allows every one.
+	AllowedOrigins []string
+	// AccessControl: the Authenticator asks for credentials.
+	AccessControl bool
 
 	// BodyBytes bounds a request's body; default 2 MiB.
 	BodyBytes int64
@@ -98,7 +104,7 @@ func New(opts Options) (*API, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &API{opts: opts, logger: opts.Logger, hosts: newHostPolicy(opts.AllowedHosts)}
+	a := &API{opts: opts, logger: opts.Logger, hosts: newHostPolicy(opts)}
 	a.drained, a.drain = context.WithCancel(context.Background())
 	a.router = a.routes()
 	return a, nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -13,14 +14,24 @@ import (
 // that its user opens: directly, by a cross-origin POST, or through a name of
 // the page's own that resolves to 127.0.0.1 (DNS rebinding). So both the Host
 // that a request names and the Origin that a browser puts on it must be ours.
+//
+// With access control a page of elsewhere has no credentials, unless a proxy
+// adds them to what the browser sends: so the Origin must be the request's own
+// Host all the same, or one that is allowed by name. Which Host that is does not
+// matter then, as long as nobody has said which it may be.
 type hostPolicy struct {
-	any   bool
-	names map[string]bool
+	any     bool
+	names   map[string]bool
+	guarded bool
+	origins []string
 }
 
-func newHostPolicy(allowed []string) hostPolicy {
-	p := hostPolicy{names: make(map[string]bool, len(allowed))}
-	for _, name := range allowed {
+func newHostPolicy(opts Options) hostPolicy {
+	p := hostPolicy{
+		names: make(map[string]bool, len(opts.AllowedHosts)), guarded: opts.AccessControl, origins: opts.AllowedOrigins,
+		any: opts.AccessControl && len(opts.AllowedHosts) == 0,
+	}
+	for _, name := range opts.AllowedHosts {
 		if name == "*" {
 			p.any = true
 		}
@@ -36,6 +47,23 @@ func (p hostPolicy) allows(host string) bool {
 	}
 	address, err := netip.ParseAddr(host)
 	return err == nil && address.Unmap().IsLoopback()
+}
+
+// allowsOrigin reports whether the request comes from no page, or from one that
+// may make it.
+func (p hostPolicy) allowsOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(p.origins, origin) || slices.Contains(p.origins, "*") {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	if p.guarded {
+		return strings.EqualFold(u.Host, r.Host)
+	}
+	return p.allows(u.Host)
 }
 
 // canonicalHost cuts off a port, brackets and the root's dot.
@@ -55,11 +83,9 @@ func (a *API) guard(next http.Handler) http.Handler {
 			a.fail(&call{w: w, r: r}, invalidRequest("host not allowed"))
 			return
 		}
-		if origin := r.Header.Get("Origin"); origin != "" && r.Method != http.MethodGet && r.Method != http.MethodHead {
-			if u, err := url.Parse(origin); err != nil || u.Host == "" || !a.hosts.allows(u.Host) {
-				a.fail(&call{w: w, r: r}, invalidRequest("origin not allowed"))
-				return
-			}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions && !a.hosts.allowsOrigin(r) {
+			a.fail(&call{w: w, r: r}, invalidRequest("origin not allowed"))
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

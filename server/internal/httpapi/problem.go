@@ -35,6 +35,7 @@ type problem struct {
 	message    string
 	details    map[string]any
 	retryAfter bool
+	challenge  string // the WWW-Authenticate header; "" for none
 }
 
 func (p *problem) Error() string { return p.code + ": " + p.message }
@@ -149,6 +150,9 @@ func (a *API) fail(c *call, err error) {
 	}
 	if p.retryAfter {
 		c.w.Header().Set("Retry-After", strconv.Itoa(1))
+	}
+	if p.challenge != "" {
+		c.w.Header().Set("WWW-Authenticate", p.challenge)
 	}
 	a.write(c.w, c.r, a.encodeProblem(p), p.status)
 }

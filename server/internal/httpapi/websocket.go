@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -41,10 +40,8 @@ func (a *API) webSocket(c *call) error {
 	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
 		return invalidRequest("this route is for WebSockets")
 	}
-	if origin := c.r.Header.Get("Origin"); origin != "" {
-		if u, err := url.Parse(origin); err != nil || u.Host == "" || !a.hosts.allows(u.Host) {
-			return invalidRequest("origin not allowed")
-		}
+	if !a.hosts.allowsOrigin(c.r) {
+		return invalidRequest("origin not allowed")
 	}
 	if !a.live.begin() {
 		return errDraining
