@@ -44,10 +44,16 @@ type fixture struct {
 // say otherwise SIGKILL never comes: see heldClock.
 func newFixture(t testing.TB, commands map[string]Command, change ...func(*Options)) *fixture {
 	t.Helper()
+	return newLimitedFixture(t, taskbridge.Limits{}, commands, change...)
+}
+
+func newLimitedFixture(t testing.TB, limits taskbridge.Limits, commands map[string]Command, change ...func(*Options)) *fixture {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	f := &fixture{t: t, ctx: ctx, store: memory.NewStore(memory.Options{}), clock: newHeldClock(), log: &logBuffer{}}
 	local, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{
 		Stores: taskbridge.Stores{Tasks: f.store, Events: f.store},
+		Limits: limits,
 	})
 	must(t, err)
 	f.lifecycle = &hookLifecycle{TaskLifecycle: local}

@@ -6,11 +6,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +29,7 @@ func runHelper(mode string, args []string) int {
 		"mark":      helperMark,
 		"group":     helperGroup,
 		"server":    helperServer,
+		"busy":      helperBusy,
 		"terminate": func([]string) error { return syscall.Kill(os.Getpid(), syscall.SIGTERM) },
 	}
 	run, ok := helpers[mode]
@@ -146,29 +147,60 @@ func helperGroup(args []string) error {
 	return syscall.Exec(path, args, os.Environ())
 }
 
-// helperServer plays a server: it runs the script as a task until it is killed,
-// and says "ready" on its standard output once the task has said something.
-func helperServer(args []string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+// serve makes a server with the script as its one task type, over stores in
+// memory.
+func serve(stateDir, text string, maxRunning int) (*taskbridge.Bridge, error) {
 	store := memory.NewStore(memory.Options{})
 	stores := taskbridge.Stores{Tasks: store, Events: store}
 	lifecycle, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{Stores: stores})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	executor, err := New(Options{
-		Lifecycle: lifecycle, InstanceID: "server", StateDir: filepath.Clean(args[0]),
-		Commands: map[string]Command{"script": script(args[1])},
+		Lifecycle: lifecycle, InstanceID: "server", StateDir: stateDir, MaxRunning: maxRunning,
+		Commands: map[string]Command{"script": script(text)},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	router, err := taskbridge.NewExecutorRouter(map[string]taskbridge.TaskExecutor{"script": executor})
 	if err != nil {
+		return nil, err
+	}
+	return taskbridge.New(taskbridge.Options{Stores: stores, Executors: router})
+}
+
+// untilKilled is for who plays a server that is to be killed.
+func untilKilled() error {
+	timer := time.NewTimer(patience)
+	<-timer.C
+	return errors.New("nobody has killed the server")
+}
+
+// busyRunning is how many tasks helperBusy runs at once.
+const busyRunning = 16
+
+// helperBusy plays a server that runs the script as many tasks.
+func helperBusy(args []string) error {
+	bridge, err := serve(args[0], args[1], busyRunning)
+	if err != nil {
 		return err
 	}
-	bridge, err := taskbridge.New(taskbridge.Options{Stores: stores, Executors: router})
+	for i := range 200 {
+		request := taskbridge.CreateTaskRequest{ClientRequestID: strconv.Itoa(i), TaskType: "script"}
+		if _, err := bridge.Creation.CreateTask(context.Background(), owner, request); err != nil {
+			return err
+		}
+	}
+	return untilKilled()
+}
+
+// helperServer plays a server that runs the script as a task, and says "ready"
+// on its standard output once the task has said something.
+func helperServer(args []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	bridge, err := serve(args[0], args[1], 1)
 	if err != nil {
 		return err
 	}
@@ -185,7 +217,7 @@ func helperServer(args []string) error {
 		case page.Status.Terminal():
 			return fmt.Errorf("the task has ended: %s", page.Events[len(page.Events)-1].Payload)
 		case len(page.Events) == 0:
-			return fmt.Errorf("the task says nothing")
+			return errors.New("the task says nothing")
 		}
 		cursor = page.Next
 		if page.Events[len(page.Events)-1].Type != taskbridge.EventStarted {
@@ -193,7 +225,5 @@ func helperServer(args []string) error {
 		}
 	}
 	fmt.Println("ready")
-	timer := time.NewTimer(patience)
-	<-timer.C
-	return fmt.Errorf("nobody has killed the server")
+	return untilKilled()
 }

@@ -141,6 +141,28 @@ func TestSurvivorsOfACrashBetweenStartAndRecordAreFoundByTheirClaim(t *testing.T
 	}
 }
 
+func TestAServerThatIsKilledAtAnyMomentLeavesNothingForLong(t *testing.T) {
+	for heard := 1; heard <= busyRunning; heard++ {
+		w := newWitness(t)
+		dir := filepath.Join(t.TempDir(), "state")
+		// Some end, most stay, some of these with company.
+		command := helper("busy", dir, `exec 3>`+w.path+`; echo r >&3
+			case $$ in *[1357]) exit 0 ;; *[24]) sleep 1000 & sleep 1000 ;; *[89]) setsid sleep 1000 ;; esac; exec sleep 1000`)
+		server := exec.Command(command.Path, command.Args...)
+		server.Stderr = os.Stderr
+		must(t, server.Start())
+		w.hears(len("r\n") * heard)
+		must(t, server.Process.Kill())
+		_ = server.Wait()
+		f := nextServer(t, dir)
+		must(t, f.executor.KillSurvivors(f.ctx))
+		w.gone()
+		if recs := f.recordsLeft(); len(recs) != 0 {
+			t.Fatalf("still on record: %+v", recs)
+		}
+	}
+}
+
 func TestAProcessThatGotTheNumberOfADeadOneIsLeftAlone(t *testing.T) {
 	innocent := exec.Command("/bin/sh", "-c", "sleep 1000 & echo $!; wait")
 	lead(innocent)
