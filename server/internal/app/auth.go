@@ -8,6 +8,7 @@ import (
 	"github.com/taskbridge/taskbridge/server/internal/auth"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
+	"github.com/taskbridge/taskbridge/server/internal/ratelimit"
 )
 
 // newAuthenticator makes what the configuration turns on. What runs behind it
@@ -69,4 +70,12 @@ func jwtOptions(j config.JWT, logger *slog.Logger) auth.JWTOptions {
 		KeysURL: j.KeysURL, RefreshInterval: j.RefreshInterval, FetchTimeout: j.FetchTimeout,
 		KeysFile: j.KeysFile, ReloadInterval: j.ReloadInterval, MaxStale: j.MaxStale, Logger: logger,
 	}
+}
+
+func newLimiter(l config.RateLimit) (*ratelimit.Limiter, error) {
+	return ratelimit.New(ratelimit.Options{
+		Requests:           ratelimit.Rate{PerSecond: l.RequestsPerSecond, Burst: l.RequestsBurst},
+		Creates:            ratelimit.Rate{PerSecond: l.CreatesPerSecond, Burst: l.CreatesBurst},
+		ConcurrentRequests: l.ConcurrentRequests, Streams: l.Streams, TotalStreams: l.TotalStreams,
+	})
 }

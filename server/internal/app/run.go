@@ -134,9 +134,14 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	if err != nil {
 		return nil, err
 	}
+	limiter, err := newLimiter(c.RateLimit)
+	if err != nil {
+		return nil, err
+	}
 	api, err := httpapi.New(httpapi.Options{
 		Bridge:         bridge,
 		Authenticator:  authenticator,
+		Limiter:        limiter,
 		AccessControl:  c.Auth.On(),
 		Ready:          executors.ready(store),
 		AllowedHosts:   c.HTTP.AllowedHosts,

@@ -30,8 +30,10 @@ type Config struct {
 	Tasks   map[string]Command
 	Process Process
 	Auth    Auth
-	HTTP    HTTP
-	Limits  taskbridge.Limits
+	// RateLimit has no limits of a principal without access control, unless set.
+	RateLimit RateLimit
+	HTTP      HTTP
+	Limits    taskbridge.Limits
 	// Submission says how long the hand-over of a task may take.
 	Submission taskbridge.SubmissionOptions
 	// Retention is for how long tasks are kept after their end; negative: for good.
@@ -135,6 +137,7 @@ func Default() *Config {
 		Tasks:     map[string]Command{},
 		Process:   Process{MaxRunning: runtime.GOMAXPROCS(0), MaxWaiting: 10_000, Grace: 10 * time.Second},
 		Auth:      defaultAuth(),
+		RateLimit: defaultRateLimit(),
 		HTTP: HTTP{
 			BodyTimeout:    30 * time.Second,
 			RequestTimeout: 30 * time.Second,

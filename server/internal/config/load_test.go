@@ -139,6 +139,8 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"missing file", []string{"--config", "/nowhere/x.yaml"}, nil, "", []string{"/nowhere/x.yaml", "--config"}},
 		{"lease shorter than timeout", []string{"--submission-lease=5s"}, nil, "", []string{"submission.lease (from --submission-lease)", "submission.timeout"}},
 		{"retries", nil, []string{"TASKBRIDGE_SUBMISSION_RETRY_MAX=1ms"}, "", []string{"submission.retryMax", "submission.retryMin"}},
+		{"rate below zero", []string{"--rate-limit-creates-per-second=-1"}, nil, "", []string{"rateLimit.createsPerSecond", `"-1"`}},
+		{"rate that is none", []string{"--rate-limit-requests-per-second=NaN"}, nil, "", []string{"rateLimit.requestsPerSecond", "NaN"}},
 		{"auth mode", []string{"--auth-modes=basic"}, nil, "", []string{"auth.modes (from --auth-modes)", "apikey, jwt and proxy", "basic"}},
 		{"auth mode beside none", nil, nil, "auth: {modes: [none, jwt]}", []string{"auth.modes", "none alone"}},
 		{"no auth mode", nil, nil, "auth: {modes: []}", []string{"auth.modes", "none alone"}},
@@ -239,6 +241,9 @@ func TestEverySettingHasAllItsFormsAndADefaultThatItTakes(t *testing.T) {
 					"TASKBRIDGE_AUTH_JWT_AUDIENCES=a", "TASKBRIDGE_AUTH_JWT_KEYS_FILE=k", "TASKBRIDGE_AUTH_PROXY_TRUSTED=10.0.0.1",
 				}
 			}
+			if strings.HasPrefix(s.key, "rateLimit.") {
+				with = []string{"TASKBRIDGE_AUTH_MODES=apikey", "TASKBRIDGE_AUTH_API_KEYS_FILE=keys"}
+			}
 			for way, c := range map[string]*Config{
 				"flag":        load(t, []string{"--" + s.flag + "=" + shown}, with),
 				"environment": load(t, nil, append(slices.Clone(with), s.env()+"="+shown)),
@@ -274,5 +279,19 @@ func TestTaskTypesMayHaveDotsInThem(t *testing.T) {
 	c := load(t, []string{"--config", writeFile(t, "tasks: {video.transcode.v2: {command: x}}")}, nil)
 	if got := slices.Collect(maps.Keys(c.Tasks)); !slices.Equal(got, []string{"video.transcode.v2"}) {
 		t.Errorf("types %q", got)
+	}
+}
+
+func TestWithoutAccessControlOnlyTheLimitsThatAreSetHold(t *testing.T) {
+	if got, want := load(t, nil, nil).RateLimit, (RateLimit{TotalStreams: 20_000}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	got := load(t, []string{"--rate-limit-requests-per-second=2.5", "--rate-limit-streams=3"}, nil).RateLimit
+	if want := (RateLimit{RequestsPerSecond: 2.5, RequestsBurst: 100, Streams: 3, TotalStreams: 20_000}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	got = load(t, []string{"--auth-modes=apikey", "--auth-api-keys-file=k", "--rate-limit-streams=0"}, nil).RateLimit
+	if want := (RateLimit{50, 10, 100, 50, 100, 0, 20_000}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }

@@ -66,6 +66,21 @@ func number[T int | int64](field func(*Config) *T, least, most T) parser {
 	}
 }
 
+// decimal reads a number of 0 or more.
+func decimal(field func(*Config) *float64) parser {
+	return parser{
+		func(c *Config, raw any) error {
+			n, err := strconv.ParseFloat(fmt.Sprint(raw), 64)
+			if err != nil || !(n >= 0 && n <= 1e9) {
+				return fmt.Errorf("must be a number from 0 to 1000000000, not %q", fmt.Sprint(raw))
+			}
+			*field(c) = n
+			return nil
+		},
+		func(c *Config) string { return strconv.FormatFloat(*field(c), 'g', -1, 64) },
+	}
+}
+
 func duration(field func(*Config) *time.Duration, least, most time.Duration) parser {
 	return parser{
 		func(c *Config, raw any) (err error) {

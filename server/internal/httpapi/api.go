@@ -8,12 +8,15 @@ import (
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/server/internal/ratelimit"
 )
 
 // Options configures [New]. Only Bridge and Authenticator are required.
 type Options struct {
 	Bridge        *taskbridge.Bridge
 	Authenticator Authenticator
+	// Limiter bounds what principals may ask; nil: nothing does.
+	Limiter *ratelimit.Limiter
 	// Ready holds what /ready asks, by the name that it is reported under.
 	Ready map[string]ReadyCheck
 	// AllowedHosts are host names, without a port, that requests may name
@@ -131,6 +134,9 @@ type call struct {
 	principal taskbridge.Principal
 	taskID    string // from the path, well-formed
 	body      []byte // all of it, nil where there was none
+
+	release    func() // gives back what the limits have counted; nil: nothing
+	overloaded bool   // a WebSocket for which the server has no room
 }
 
 // handler answers a call or returns an error, which is answered for it. A
@@ -140,6 +146,7 @@ type handler func(c *call) error
 // serve does what every route needs before its handler: who calls, and the body.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, taskID string, h handler) {
 	c := &call{w: w, r: r, taskID: taskID}
+	defer c.done()
 	if err := a.prepare(c); err != nil {
 		a.fail(c, err)
 		return
@@ -152,6 +159,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, taskID string, h han
 func (a *API) prepare(c *call) (err error) {
 	if c.principal, err = a.opts.Authenticator.Authenticate(c.r); err != nil {
 		return authenticationProblem(err)
+	}
+	if err = a.admit(c); err != nil {
+		return err
 	}
 	if c.body, err = a.readBody(c.w, c.r); err != nil {
 		return err

@@ -23,6 +23,7 @@ const (
 	codePayloadTooLarge   = "PAYLOAD_TOO_LARGE"
 	codeRequestValidation = "REQUEST_VALIDATION_ERROR"
 	codeUnknownTaskType   = "UNKNOWN_TASK_TYPE"
+	codeRateLimited       = "RATE_LIMITED"
 	codeSubmission        = "TASK_SUBMISSION_ERROR"
 	codeUnavailable       = "UNAVAILABLE"
 	codeInternal          = "INTERNAL_ERROR"
@@ -35,6 +36,7 @@ type problem struct {
 	message    string
 	details    map[string]any
 	retryAfter bool
+	seconds    int    // of Retry-After; 0: one
 	challenge  string // the WWW-Authenticate header; "" for none
 }
 
@@ -145,11 +147,11 @@ func (a *API) fail(c *call, err error) {
 		panic(http.ErrAbortHandler) // there is nobody to answer, or nothing to say
 	}
 	p := problemOf(err, id)
-	if p.status >= 500 && !errors.Is(err, errDraining) && p.code != codeSubmission {
+	if p.status >= 500 && !errors.Is(err, errDraining) && p.code != codeSubmission && p.seconds == 0 {
 		a.logger.Error("a request failed", "requestId", id, "taskId", c.taskID, "code", p.code, "error", err)
 	}
 	if p.retryAfter {
-		c.w.Header().Set("Retry-After", strconv.Itoa(1))
+		c.w.Header().Set("Retry-After", strconv.Itoa(max(1, p.seconds)))
 	}
 	if p.challenge != "" {
 		c.w.Header().Set("WWW-Authenticate", p.challenge)

@@ -84,8 +84,10 @@ func (a *API) startStream(c *call, subscription *taskbridge.Subscription, given 
 		return false, nil
 	}
 	stream.body = taken
+	release := c.keep()
 	go func() {
 		defer a.live.end(taken.conn)
+		defer release()
 		defer subscription.Close()
 		ctx, stop := untilGone(a.drained, taken.conn)
 		defer stop()

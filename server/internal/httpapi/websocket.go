@@ -23,6 +23,7 @@ const (
 	closeBadFrame  = websocket.StatusPolicyViolation
 	closeFault     = websocket.StatusInternalError
 	closeTooSlow   = websocket.StatusTryAgainLater
+	closeOverload  = websocket.StatusTryAgainLater
 	closeForbidden = websocket.StatusCode(4403)
 	closeNotFound  = websocket.StatusCode(4404)
 	closeGap       = websocket.StatusCode(4410)
@@ -63,6 +64,7 @@ func (a *API) webSocket(c *call) error {
 	s := &socketSession{
 		api: a, conn: conn, raw: up.conn, requestID: requestID(c.r.Context()), principal: c.principal, watcher: a.watch(c, nil),
 		first: make(chan clientFrame, 1), gone: make(chan struct{}), closed: a.opts.StreamOpened("websocket"),
+		release: c.keep(), overloaded: c.overloaded,
 	}
 	ctx, cancel := context.WithCancel(a.drained)
 	go func() {
@@ -87,7 +89,10 @@ type socketSession struct {
 	first     chan clientFrame
 	gone      chan struct{} // closed when nothing is read any more
 	closed    func()        // says that the stream has ended
+	release   func()        // gives back the stream's place
 	silence   int           // heartbeats since something was heard of the client
+
+	overloaded bool // there is no room for it
 }
 
 type clientFrame struct {
@@ -152,6 +157,9 @@ type subscribeFrame struct {
 // the session ends: an *ending, or one of a context, a service or a write.
 func (s *socketSession) subscribe(ctx context.Context) (*taskbridge.Subscription, taskbridge.SubscribeRequest, error) {
 	var request taskbridge.SubscribeRequest
+	if s.overloaded {
+		return nil, request, &ending{closeOverload, "too many open streams on this server", nil}
+	}
 	var first clientFrame
 	timer := s.api.opts.Clock.NewTimer(s.api.opts.SubscribeTimeout)
 	defer timer.Stop()
@@ -285,6 +293,7 @@ func (s *socketSession) write(fill func([]byte) []byte) error {
 // end closes the connection with the code that fits.
 func (s *socketSession) end(ctx context.Context, cancel context.CancelFunc, err error) {
 	defer s.api.live.end(s.raw.Conn)
+	defer s.release()
 	defer s.closed()
 	defer cancel()
 	logger := s.api.logger.With("requestId", s.requestID, "taskId", s.taskID)
