@@ -228,9 +228,11 @@ func (j *journal) change(ctx context.Context, row Task, f func(Task) (Task, bool
 			}
 			return updated, err
 		}
-		if row, err = j.load(ctx, row.ID); err != nil {
-			return row, err
+		latest, err := j.load(ctx, row.ID)
+		if err != nil {
+			return row, err // out of date, but nothing that f would take for another attempt
 		}
+		row = latest
 	}
 }
 

@@ -322,7 +322,7 @@ func (r *localRun) tryEnd(ctx context.Context, status TaskStatus, payload func(T
 	})
 	r.row = row
 	if err == nil && refusal == nil && !row.Due.Stream.IsZero() {
-		r.row, err = r.lifecycle.journal.load(ctx, row.ID)
+		r.row, err = r.lifecycle.journal.repair(ctx, row)
 	}
 	if err == nil {
 		err = refusal

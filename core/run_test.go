@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,6 +185,45 @@ func TestAnEndIsRecordedThroughFaultsAndOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unreadableStore can stop giving rows out.
+type unreadableStore struct {
+	*memory.Store
+	unreadable atomic.Bool
+}
+
+func (s *unreadableStore) GetTask(ctx context.Context, taskID string) (taskbridge.Task, error) {
+	if s.unreadable.Load() {
+		return taskbridge.Task{}, errFault
+	}
+	return s.Store.GetTask(ctx, taskID)
+}
+
+func TestARowThatChangedAndCannotBeReadForAWhileDoesNotFenceTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &unreadableStore{Store: memory.NewStore(memory.Options{})}
+		h := newHost(t, taskbridge.Stores{Tasks: store, Events: store})
+		id := h.create("a")
+		run := h.start(id, "c")
+		if _, _, err := h.Cancellation.CancelTask(t.Context(), me, id, "enough"); err != nil {
+			t.Fatal(err) // the run does not have the row as it is now
+		}
+		store.unreadable.Store(true)
+		suspension := taskbridge.Suspension{
+			SuspendID: "s", Kind: taskbridge.SuspendUserAction, ReasonCode: "ask", AllowedActions: []string{"ok"}, SchemaVersion: 1,
+		}
+		for range 2 {
+			if err := run.Suspend(t.Context(), suspension); !errors.Is(err, errFault) {
+				t.Errorf("suspension: %v, want the fault", err)
+			}
+		}
+		time.AfterFunc(10*time.Second, func() { store.unreadable.Store(false) })
+		h.complete(run)
+		if row := h.row(id); row.Status != taskbridge.StatusCompleted {
+			t.Errorf("%s", row.Status)
+		}
+	})
 }
 
 func TestAnEndThatCannotBeRecordedIsAnErrorWhenTheContextEnds(t *testing.T) {
