@@ -32,6 +32,11 @@ func TestWhatWasAcknowledgedOutlivesSIGKILL(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
+	killAgainAndAgain(t, rounds)
+}
+
+func killAgainAndAgain(t *testing.T, rounds int) {
+	t.Helper()
 	dir := t.TempDir()
 	known := newAcknowledged()
 	for round := 1; round <= rounds; round++ {
