@@ -26,7 +26,6 @@ func runHelper(mode string, args []string) int {
 		"echo":      helperEcho,
 		"flood":     helperFlood,
 		"plain":     helperPlain,
-		"mark":      helperMark,
 		"group":     helperGroup,
 		"server":    helperServer,
 		"busy":      helperBusy,
@@ -115,21 +114,6 @@ func helperPlain(args []string) error {
 		return err
 	}
 	return report(map[string]any{"result": count})
-}
-
-// helperMark appends to the file that it has begun and that it has ended.
-func helperMark(args []string) error {
-	file, err := os.OpenFile(args[0], os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	if _, err := file.WriteString("+"); err != nil {
-		return err
-	}
-	if _, err := file.WriteString("-"); err != nil {
-		return err
-	}
-	return file.Close()
 }
 
 // helperGroup runs a command in a group of its own.

@@ -19,7 +19,7 @@ func TestNoMoreThanMaxRunningRunAtOnce(t *testing.T) {
 	const tasks, bound = 300, 5
 	marks := filepath.Join(t.TempDir(), "marks")
 	must(t, os.WriteFile(marks, nil, 0o600))
-	f := newFixture(t, map[string]Command{"x": helper("mark", marks)}, func(o *Options) { o.MaxRunning = bound })
+	f := newFixture(t, map[string]Command{"x": script("printf + >> " + marks + "; printf - >> " + marks)}, func(o *Options) { o.MaxRunning = bound })
 	created := make([]taskbridge.Task, tasks)
 	var creators sync.WaitGroup
 	for i := range tasks {
