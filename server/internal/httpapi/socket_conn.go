@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -19,13 +20,14 @@ type socketConn struct {
 	early []byte      // read before the connection was taken over
 	heard atomic.Bool // something has come from the client
 
-	mu     sync.Mutex
-	free   sync.Cond // busy has become false
-	busy   bool      // somebody writes
-	late   []byte    // control frames that came while busy
-	rest   []byte    // what is missing of the frame at which a write failed
-	broken bool      // a write has failed
-	parted bool      // our close frame is out
+	mu      sync.Mutex
+	free    sync.Cond // busy has become false
+	busy    bool      // somebody writes
+	late    []byte    // control frames that came while busy
+	rest    []byte    // what is missing of the frame at which a write failed
+	broken  bool      // a write has failed
+	parted  bool      // our close frame is out
+	closing bool      // closed once late is out
 }
 
 // maxLate bounds the answers to the pings of a client that does not read.
@@ -98,14 +100,34 @@ func (c *socketConn) release() {
 	c.free.Signal()
 }
 
+// Close closes the connection, after the answer to the client's close frame if
+// that is still to go out.
+func (c *socketConn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy && len(c.late) > 0 {
+		c.closing = true
+		return c.SetWriteDeadline(time.Now().Add(partingTime))
+	}
+	return c.Conn.Close()
+}
+
 // put writes frames and whatever came late, and releases the connection. The
 // caller has the lock, which is given up for the writes.
 func (c *socketConn) put(frames []byte) error {
 	defer c.release()
+	defer func() {
+		if c.closing {
+			_ = c.Conn.Close() // it is given up either way
+		}
+	}()
 	for len(frames) > 0 {
+		closing, n := c.closing, 0
 		c.mu.Unlock()
 		err := c.api.writeSoon(c.Conn)
-		n := 0
+		if closing {
+			err = c.SetWriteDeadline(time.Now().Add(partingTime))
+		}
 		if err == nil {
 			n, err = c.Conn.Write(frames)
 		}
