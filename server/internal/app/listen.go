@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
@@ -28,12 +30,12 @@ func listen(ctx context.Context, c *config.Config) (net.Listener, error) {
 	if err := c.CheckBound(listener.Addr()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return listener, nil
+	return netutil.LimitListener(listener, c.HTTP.MaxConnections), nil
 }
 
 // serve answers requests until the teardown. A value on the channel means that
-// it cannot go on.
-func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *slog.Logger, parts *teardown) <-chan error {
+// it cannot go on. tls is nil for plain HTTP.
+func serve(api *httpapi.API, listener net.Listener, tls *certificate, c *config.Config, logger *slog.Logger, parts *teardown) <-chan error {
 	// Requests under way are not cancelled when the shutdown begins: streams and
 	// waiters end by the API's own Drain, the others are finished.
 	base, cancel := context.WithCancel(context.Background())
@@ -47,10 +49,15 @@ func serve(api *httpapi.API, listener net.Listener, c *config.Config, logger *sl
 		ConnState:         silent.note,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
+	serve := server.Serve
+	if tls != nil {
+		server.TLSConfig = tls.config()
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
 	failed, done := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			failed <- err
 		}
 	}()
@@ -122,8 +129,14 @@ func announce(c *config.Config, listener net.Listener, logger *slog.Logger, rout
 	if c.Store != config.StoreMemory {
 		attrs = append(attrs, "data", c.Data)
 	}
+	scheme := "http"
+	if c.TLS.CertFile != "" {
+		scheme = "https"
+	} else if c.Auth.On() && c.CheckLoopback(listener.Addr()) != nil {
+		logger.Warn("credentials cross the network in the clear unless a proxy in front of the server speaks TLS")
+	}
 	//nolint:sloglint // people and scripts look for this line, in whichever format
-	logger.Info("listening on http://"+address, attrs...)
+	logger.Info("listening on "+scheme+"://"+address, attrs...)
 	if c.ListenFile == "" {
 		return nil
 	}

@@ -38,6 +38,12 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger, open opener
 		err = errors.Join(err, parts.run(drain))
 	}()
 
+	var tls *certificate
+	if c.TLS.CertFile != "" {
+		if tls, err = openCertificate(c.TLS.CertFile, c.TLS.KeyFile, logger); err != nil {
+			return err
+		}
+	}
 	// Bound first: whoever finds the address taken touches nothing else.
 	listener, err := listen(ctx, c)
 	if err != nil {
@@ -57,7 +63,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger, open opener
 		}
 		return err
 	}
-	failed := serve(s.api, listener, c, logger, &parts)
+	failed := serve(s.api, listener, tls, c, logger, &parts)
 	if err := announce(c, listener, logger, s.router); err != nil {
 		return err
 	}
@@ -145,6 +151,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 		AccessControl:  c.Auth.On(),
 		Ready:          executors.ready(store),
 		AllowedHosts:   c.HTTP.AllowedHosts,
+		AllowedOrigins: c.AllowedOrigins,
 		BodyBytes:      int64(c.HTTP.BodyBytes),
 		BodyTimeout:    c.HTTP.BodyTimeout,
 		RequestTimeout: c.HTTP.RequestTimeout,

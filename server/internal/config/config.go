@@ -30,6 +30,9 @@ type Config struct {
 	Tasks   map[string]Command
 	Process Process
 	Auth    Auth
+	TLS     TLS
+	// AllowedOrigins are those of web pages, besides the server's own.
+	AllowedOrigins []string
 	// RateLimit has no limits of a principal without access control, unless set.
 	RateLimit RateLimit
 	HTTP      HTTP
@@ -120,6 +123,7 @@ type HTTP struct {
 	// and metadata may have, since JSON can be written at length.
 	BodyBytes      int
 	BodyTimeout    time.Duration
+	MaxConnections int
 	RequestTimeout time.Duration
 	WriteTimeout   time.Duration
 	Heartbeat      time.Duration
@@ -143,6 +147,7 @@ func Default() *Config {
 			RequestTimeout: 30 * time.Second,
 			WriteTimeout:   30 * time.Second,
 			Heartbeat:      15 * time.Second,
+			MaxConnections: 30_000,
 		},
 		Limits: taskbridge.DefaultLimits(),
 		Submission: taskbridge.SubmissionOptions{

@@ -56,6 +56,11 @@ func (c *Config) CheckBound(address net.Addr) error {
 	if c.Auth.On() {
 		return nil
 	}
+	return c.CheckLoopback(address)
+}
+
+// CheckLoopback refuses an address that others than this machine can reach.
+func (c *Config) CheckLoopback(address net.Addr) error {
 	tcp, ok := address.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsLoopback() {
 		return fmt.Errorf("%s is no loopback address: %s", address, whyLoopback)

@@ -229,6 +229,9 @@ func (c *Config) validate() error {
 	if err := c.completeAuth(); err != nil {
 		return err
 	}
+	if err := c.checkExposed(); err != nil {
+		return err
+	}
 	c.completeRateLimit()
 	if err := checkListen(c.Listen, c.Auth.On()); err != nil {
 		return c.invalid("listen", err)

@@ -66,6 +66,7 @@ var groups = []group{
 			duration(func(c *Config) *time.Duration { return &c.Process.Grace }, time.Millisecond, day)},
 	}},
 	authGroup,
+	exposeGroup,
 	rateLimitGroup,
 	{"HTTP", []setting{
 		{"http.allowedHosts", "http-allowed-hosts", "NAME,…", "host names besides loopback's that requests may name; with access control, none means all",

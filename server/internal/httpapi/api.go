@@ -109,13 +109,13 @@ func New(opts Options) (*API, error) {
 	}
 	a := &API{opts: opts, logger: opts.Logger, hosts: newHostPolicy(opts)}
 	a.drained, a.drain = context.WithCancel(context.Background())
-	a.router = a.routes()
+	a.router = a.guard(a.cors(a.routes()))
 	return a, nil
 }
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.trace(w, r, a.guard(a.router))
+	a.trace(w, r, a.router)
 }
 
 // Drain makes the server step down: it is not ready any more, open streams are
