@@ -22,7 +22,6 @@ const (
 // those fire when the test says so.
 type heldClock struct {
 	taskbridge.SystemClock
-	mu   sync.Mutex
 	held map[time.Duration]chan time.Time
 }
 
