@@ -123,7 +123,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 		Limits:         c.Limits,
 		Submission:     c.Submission,
 		Reconciliation: taskbridge.ReconciliationOptions{Interval: c.ReconcileInterval, Holder: instance.ID(), LeaseTTL: c.InstanceLease},
-		Retention:      taskbridge.RetentionOptions{Keep: c.Retention},
+		Retention:      taskbridge.RetentionOptions{Keep: c.Retention, ByType: c.RetentionByType},
 		Logger:         logger,
 	})
 	if err != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	Submission taskbridge.SubmissionOptions
 	// Retention is for how long tasks are kept after their end; negative: for good.
 	Retention time.Duration
+	// RetentionByType is the same for single task types.
+	RetentionByType map[string]time.Duration
 	// ReconcileInterval is the time between two rounds of reconciliation.
 	ReconcileInterval time.Duration
 	// InstanceLease is for how long after its last sign of life this process

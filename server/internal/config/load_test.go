@@ -90,8 +90,23 @@ tasks:
 }
 
 func TestTasksMayBeKeptForGood(t *testing.T) {
-	if c := load(t, []string{"--retention=forever"}, nil); c.Retention >= 0 {
-		t.Errorf("retention %s", c.Retention)
+	for _, value := range []string{"forever", "0", "0s", "-1h"} {
+		if c := load(t, []string{"--retention=" + value}, nil); c.Retention != -1 {
+			t.Errorf("%s: retention %s", value, c.Retention)
+		}
+	}
+}
+
+func TestRetentionMayBeOneOfATasksType(t *testing.T) {
+	want := map[string]time.Duration{"a.b": time.Hour, "c=d": -1, "e": -1}
+	for way, args := range map[string][]string{
+		"file": {"--config", writeFile(t, "retention: {keep: 48h, byType: {a.b: 1h, c=d: forever, e: 0}}")},
+		"flag": {"--retention=48h", "--retention-by-type=a.b=1h,c=d=forever, e=0"},
+	} {
+		c := load(t, args, nil)
+		if diff := cmp.Diff(want, c.RetentionByType); diff != "" || c.Retention != 48*time.Hour {
+			t.Errorf("%s: %s, %s", way, c.Retention, diff)
+		}
 	}
 }
 
@@ -124,7 +139,9 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"level", []string{"--log-level", "loud"}, nil, "", []string{"log.level (from --log-level)", "debug info warn error", "loud"}},
 		{"format", []string{"--log-format", "xml"}, nil, "", []string{"log.format", "text json"}},
 		{"store", nil, []string{"TASKBRIDGE_STORE=postgres"}, "", []string{"store (from TASKBRIDGE_STORE)", "sqlite memory", "postgres"}},
-		{"retention", []string{"--retention", "never"}, nil, "", []string{"retention (from --retention)", "never"}},
+		{"retention", []string{"--retention", "never"}, nil, "", []string{"retention.keep (from --retention)", "never"}},
+		{"retention of less than a second", []string{"--retention=10ms"}, nil, "", []string{"retention.keep", "1s"}},
+		{"retention of a type", nil, []string{"TASKBRIDGE_RETENTION_BY_TYPE=a=soon"}, "", []string{"retention.byType (from TASKBRIDGE_RETENTION_BY_TYPE)", `"a"`, "soon"}},
 		{"boolean", nil, nil, "demo: maybe", []string{"demo", "true or false"}},
 		{"unknown key", nil, nil, "listne: 127.0.0.1:80", []string{"listne is no setting", "taskbridge.yaml"}},
 		{"unknown nested key", nil, nil, "limits: {inputByte: 3}", []string{"limits.inputByte is no setting"}},

@@ -44,7 +44,7 @@ func pairs(set func(c *Config, values map[string]string) error, get func(c *Conf
 
 // mappings are the settings whose value in the file is a mapping with names of
 // the operator's own.
-var mappings = [][]string{{"auth", "jwt", "scopeMap"}}
+var mappings = [][]string{{"auth", "jwt", "scopeMap"}, {"retention", "byType"}}
 
 // foldMappings turns them into sequences of NAME=VALUE, so that their names are
 // not taken for settings.

@@ -117,23 +117,60 @@ func showDuration(d time.Duration) string {
 // forever is the retention of what is never deleted.
 const forever = "forever"
 
-func retention() parser {
-	kept := duration(func(c *Config) *time.Duration { return &c.Retention }, time.Second, 100*365*day)
-	return parser{
-		func(c *Config, raw any) error {
-			if raw == forever {
-				c.Retention = -1
-				return nil
-			}
-			return kept.set(c, raw)
-		},
-		func(c *Config) string {
-			if c.Retention < 0 {
-				return forever
-			}
-			return kept.show(c)
-		},
+// parseRetention reads a time; -1 for what is kept for good.
+func parseRetention(raw any) (time.Duration, error) {
+	const most = 100 * 365 * day
+	if raw == forever || fmt.Sprint(raw) == "0" {
+		return -1, nil
 	}
+	d, err := parseDuration(raw, -most, most)
+	switch {
+	case err != nil:
+		return 0, err
+	case d <= 0:
+		return -1, nil
+	case d < time.Second:
+		return 0, fmt.Errorf("must be at least 1s, or 0 or forever for good, not %s", d)
+	}
+	return d, nil
+}
+
+func showRetention(d time.Duration) string {
+	if d < 0 {
+		return forever
+	}
+	return showDuration(d)
+}
+
+func retention() parser {
+	return parser{
+		func(c *Config, raw any) (err error) {
+			c.Retention, err = parseRetention(raw)
+			return err
+		},
+		func(c *Config) string { return showRetention(c.Retention) },
+	}
+}
+
+func retentionByType() parser {
+	return pairs(func(c *Config, values map[string]string) error {
+		byType := make(map[string]time.Duration, len(values))
+		for taskType, value := range values {
+			keep, err := parseRetention(value)
+			if err != nil {
+				return fmt.Errorf("of type %q %w", taskType, err)
+			}
+			byType[taskType] = keep
+		}
+		c.RetentionByType = byType
+		return nil
+	}, func(c *Config) map[string]string {
+		values := make(map[string]string, len(c.RetentionByType))
+		for taskType, keep := range c.RetentionByType {
+			values[taskType] = showRetention(keep)
+		}
+		return values
+	})
 }
 
 func toggle(field func(*Config) *bool) parser {

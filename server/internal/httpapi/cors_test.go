@@ -18,7 +18,9 @@ func TestPagesOfAllowedOriginsMayUseTheServer(t *testing.T) {
 		{"any", []string{"*"}, page, "*", ""},
 		{"none allowed", nil, page, "", ""},
 	} {
-		f := serve(t, func(o *Options) { o.AllowedOrigins, o.AccessControl, o.SubscribeTimeout = test.allowed, true, time.Millisecond })
+		f := serve(t, func(o *Options) {
+			o.AllowedOrigins, o.AccessControl, o.SubscribeTimeout = test.allowed, true, time.Millisecond
+		})
 		preflight := f.do("OPTIONS", "/api/v1/tasks", "", "Origin: "+test.origin, "Access-Control-Request-Method: POST",
 			"Access-Control-Request-Headers: authorization,content-type,idempotency-key")
 		plain := f.do("GET", "/api/v1/tasks", "", "Origin: "+test.origin)
