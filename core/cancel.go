@@ -3,6 +3,7 @@ package taskbridge
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // TaskCancellationService records that a client wants a task to stop. Safe for
@@ -54,16 +55,16 @@ func (s *TaskCancellationService) CancelTask(ctx context.Context, principal Prin
 	// While a submission is under way its end asks; before, "not found" would
 	// prove nothing.
 	if row.Submission.State == SubmissionRecorded {
-		askCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.submission.CancelTimeout)
-		defer cancel()
-		s.askToCancel(askCtx, row)
+		s.askToCancel(context.WithoutCancel(ctx), row, s.submission.CancelTimeout)
 	}
 	return row, false, nil
 }
 
 // askToCancel passes a recorded intent on. A failure is logged only: the
 // reconciler asks again until the task has ended.
-func (b *base) askToCancel(ctx context.Context, row Task) {
+func (b *base) askToCancel(ctx context.Context, row Task, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	executor, err := b.executors.Executor(row.Type)
 	if err == nil {
 		var done func(error)

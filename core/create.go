@@ -130,6 +130,7 @@ func (b *base) claimed(row Task, executor TaskExecutor, now time.Time) Task {
 	row.Submission.LeaseUntil = now.Add(b.submission.Lease)
 	row.Submission.Tries++
 	row.Due.Submission = row.Submission.LeaseUntil
+	row.Due.Inspection = time.Time{} // until the executor has it there is nothing to ask
 	return row
 }
 
@@ -145,22 +146,29 @@ func (b *base) submit(ctx context.Context, row Task, executor TaskExecutor) (Tas
 
 	var rejection *RejectionError
 	if errors.As(submitErr, &rejection) {
-		ended, err := b.reject(ctx, row, rejection)
-		if err != nil {
+		ended, stands, err := b.reject(ctx, row, rejection)
+		switch {
+		case err != nil:
 			b.logger.Error("rejection not recorded, the reconciler will submit again", "taskId", row.ID, "error", err)
+		case !stands:
+			return ended, nil
 		}
 		return ended, &RejectionError{TaskID: row.ID, Failure: rejection.Failure}
 	}
 	if submitErr != nil {
 		b.logger.Warn("outcome of submission unknown", "taskId", row.ID, "tries", row.Submission.Tries, "error", submitErr)
 	}
+	claim := row
 	updated, err := b.journal.change(ctx, row, func(row Task) (Task, bool) {
 		if row.Status.Terminal() || row.Submission.State == SubmissionRecorded {
 			return row, false // it started, or even ended, in the meantime
 		}
 		now := b.journal.now()
-		if submitErr == nil {
+		switch {
+		case submitErr == nil && row.Instance == claim.Instance:
 			return submitted(row, now.Add(b.submission.Silence)), true
+		case submitErr == nil || !sameClaim(row, claim):
+			return row, false // somebody else is at it, and looks after it
 		}
 		// Still claimed, as the runtime may have it, but nobody is at it.
 		row.Submission.LeaseUntil = now
@@ -174,18 +182,30 @@ func (b *base) submit(ctx context.Context, row Task, executor TaskExecutor) (Tas
 	// A cancellation that came while the submission was under way was not passed
 	// on then: "not found" would have proved nothing.
 	if !updated.Status.Terminal() && !updated.Cancellation.RequestedAt.IsZero() {
-		b.askToCancel(ctx, updated)
+		b.askToCancel(ctx, updated, b.submission.Timeout)
 	}
 	return updated, nil
 }
 
-func (b *base) reject(ctx context.Context, row Task, rejection *RejectionError) (Task, error) {
+// sameClaim reports whether the row still has the claim that a submission was
+// begun under. It has not if this process was held up for longer than its lease
+// and somebody else has gone on.
+func sameClaim(row, claim Task) bool {
+	return row.Submission.State == SubmissionClaimed && row.Submission.Tries == claim.Submission.Tries && row.Instance == claim.Instance
+}
+
+// reject ends a task that its executor turned down. The rejection stands unless
+// the task has been submitted by somebody else since.
+func (b *base) reject(ctx context.Context, claim Task, rejection *RejectionError) (row Task, stands bool, err error) {
 	payload := rejection.Failure.payload(b.limits.TerminalPayload)
-	row, err := b.journal.end(ctx, row, StatusFailed, func(Task) []byte { return payload })
-	if errors.Is(err, ErrTaskFinished) {
-		err = nil
-	}
-	return row, err
+	row, err = b.journal.change(ctx, claim, func(row Task) (Task, bool) {
+		stands = row.Status.Terminal() || sameClaim(row, claim)
+		if row.Status.Terminal() || !stands {
+			return row, false
+		}
+		return finished(row, StatusFailed, payload, b.journal.now()), true
+	})
+	return row, stands, err
 }
 
 // backOff returns how long to wait after the given number of tries.

@@ -55,22 +55,27 @@ func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions, keep Rete
 // it takes the lease over. Faults are logged and the next round tries again.
 func (r *Reconciler) Run(ctx context.Context) {
 	recovered := false
+	var minded time.Time
 	for {
 		held, err := r.acting(ctx)
 		switch {
 		case err != nil:
 		case !held:
 			recovered = false
-		case !recovered:
-			if err = r.Recover(ctx); err == nil {
-				recovered = true
+			if now := r.clock.Now(); now.Sub(minded) >= r.submission.Silence {
+				minded = now
+				err = r.mindOwn(ctx)
 			}
 		default:
-			err = r.RunOnce(ctx)
-			if err == nil {
-				// Half of the time at most, however much there is to delete.
-				_, err = r.RetireOnce(ctx, r.opts.Interval/2)
+			// What cannot be done for one task holds up nothing of the others'.
+			if !recovered {
+				err = r.Recover(ctx)
+				recovered = err == nil
 			}
+			err = errors.Join(err, r.RunOnce(ctx))
+			// Half of the time at most, however much there is to delete.
+			_, retireErr := r.RetireOnce(ctx, r.opts.Interval/2)
+			err = errors.Join(err, retireErr)
 		}
 		if err != nil && ctx.Err() == nil {
 			r.logger.Error("reconciliation failed, trying again", "error", err)
@@ -130,29 +135,52 @@ func (r *Reconciler) RunOnce(ctx context.Context) error {
 
 // Recover looks at every task that has not ended and runs in some instance's
 // process: what a dead one left is settled or submitted again at once, not only
-// when it has been silent for long. It is called after a restart.
+// when it has been silent for long. It is called after a restart. Tasks that
+// could not be handled are in the error, and keep nothing from the others.
 func (r *Reconciler) Recover(ctx context.Context) error {
-	query := TaskQuery{AnyOwner: true, Statuses: []TaskStatus{StatusAccepted, StatusRunning}, Limit: r.opts.Batch}
+	return r.lookAtOpen(ctx, nil, r.orphaned)
+}
+
+// mindOwn looks at the open tasks that run in this process while another
+// reconciler acts: that one leaves them to us for as long as our instance lives.
+func (r *Reconciler) mindOwn(ctx context.Context) error {
+	var types []string
+	for _, taskType := range r.executors.Types() {
+		if r.localInstance(Task{Type: taskType}) != "" {
+			types = append(types, taskType)
+		}
+	}
+	if types == nil {
+		return nil
+	}
+	return r.lookAtOpen(ctx, types, func(_ context.Context, row Task) (bool, error) {
+		return row.Instance != "" && row.Instance == r.localInstance(row), nil
+	})
+}
+
+// lookAtOpen looks at the tasks of the types (nil: of all) that have not ended
+// and are wanted.
+func (r *Reconciler) lookAtOpen(ctx context.Context, types []string, wanted func(context.Context, Task) (bool, error)) error {
+	query := TaskQuery{AnyOwner: true, Statuses: []TaskStatus{StatusAccepted, StatusRunning}, Types: types, Limit: r.opts.Batch}
+	var failed error
 	for {
 		rows, err := r.journal.tasks.ListTasks(ctx, query)
 		if err != nil {
-			return fmt.Errorf("list open tasks: %w", err)
+			return errors.Join(failed, fmt.Errorf("list open tasks: %w", err))
 		}
-		var orphans []string
+		var ids []string
 		for _, row := range rows {
-			orphan, err := r.orphaned(ctx, row)
+			want, err := wanted(ctx, row)
 			if err != nil {
-				return err
+				return errors.Join(failed, err)
 			}
-			if orphan {
-				orphans = append(orphans, row.ID)
+			if want {
+				ids = append(ids, row.ID)
 			}
 		}
-		if err := r.handle(ctx, orphans, r.look); err != nil {
-			return err
-		}
-		if len(rows) < query.Limit {
-			return nil
+		failed = errors.Join(failed, r.handle(ctx, ids, r.look))
+		if len(rows) < query.Limit || ctx.Err() != nil {
+			return failed
 		}
 		last := rows[len(rows)-1]
 		query.After = ListCursor{last.CreatedAt, last.ID}
@@ -232,9 +260,9 @@ func (r *Reconciler) look(ctx context.Context, taskID string) error {
 	canceling := !row.Cancellation.RequestedAt.IsZero()
 	switch {
 	case orphan && canceling:
-		return r.settle(ctx, row, Outcome{Status: StatusCancelled})
+		return r.giveUp(ctx, row, Outcome{Status: StatusCancelled})
 	case orphan && row.Status == StatusRunning:
-		return r.settle(ctx, row, lost("the server that ran the task is gone"))
+		return r.giveUp(ctx, row, lost("the server that ran the task is gone"))
 	case orphan:
 		return r.submitAgain(ctx, row) // it never started, and now only may here
 	case row.Instance != "" && row.Instance != r.localInstance(row):
@@ -259,6 +287,28 @@ func (r *Reconciler) settle(ctx context.Context, row Task, outcome Outcome) erro
 	}
 	if err == nil {
 		r.logger.Info("task settled", "taskId", row.ID, "status", outcome.Status, "code", outcome.Failure.Code)
+	}
+	return err
+}
+
+// giveUp ends a task because of something that is not there: work, a runtime's
+// memory, an instance. That says nothing of a row that has changed since it was
+// looked at (the work may have started after all), so such a row is left for
+// another look.
+func (r *Reconciler) giveUp(ctx context.Context, row Task, outcome Outcome) error {
+	payload, err := outcome.payload(r.limits.TerminalPayload)
+	if err != nil {
+		return err
+	}
+	revision, same := row.Revision, false
+	_, err = r.journal.change(ctx, row, func(row Task) (Task, bool) {
+		if same = row.Revision == revision; !same {
+			return row, false
+		}
+		return finished(row, outcome.Status, payload(row), r.journal.now()), true
+	})
+	if err == nil && same {
+		r.logger.Info("task given up", "taskId", row.ID, "status", outcome.Status, "code", outcome.Failure.Code)
 	}
 	return err
 }

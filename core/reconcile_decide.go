@@ -20,10 +20,10 @@ func (r *Reconciler) resubmit(ctx context.Context, row Task) error {
 	case InspectionFinished:
 		return r.settle(ctx, row, inspection.Outcome)
 	case InspectionGone:
-		return r.settle(ctx, row, lost("the runtime has forgotten how the task ended"))
+		return r.giveUp(ctx, row, lost("the runtime has forgotten how the task ended"))
 	case InspectionAbsent:
 		if late {
-			return r.settle(ctx, row, Outcome{Status: StatusFailed, Failure: Failure{
+			return r.giveUp(ctx, row, Outcome{Status: StatusFailed, Failure: Failure{
 				Code: CodeSubmissionFailed, Message: "the task could not be handed to its executor in time", Retryable: true,
 			}})
 		}
@@ -41,7 +41,7 @@ func (r *Reconciler) resubmit(ctx context.Context, row Task) error {
 	case now.Before(row.Submission.Deadline.Add(r.submission.UnknownLimit)):
 		return r.postponeSubmission(ctx, row, true)
 	}
-	return r.settle(ctx, row, Outcome{Status: StatusFailed, Failure: Failure{
+	return r.giveUp(ctx, row, Outcome{Status: StatusFailed, Failure: Failure{
 		Code:    CodeSubmissionOutcomeUnknown,
 		Message: "the executor did not say whether it has the task; its work will not be started",
 	}})
@@ -53,9 +53,12 @@ func (r *Reconciler) submitAgain(ctx context.Context, row Task) error {
 	if err != nil {
 		r.logger.Error("accepted task has no executor", "taskId", row.ID, "error", err)
 		if !r.journal.now().Before(row.Submission.Deadline) {
-			return r.settle(ctx, row, Outcome{Status: StatusFailed, Failure: Failure{
+			return r.giveUp(ctx, row, Outcome{Status: StatusFailed, Failure: Failure{
 				Code: CodeSubmissionFailed, Message: "no executor is configured for the task's type", Retryable: true,
 			}})
+		}
+		if row.Submission.State == SubmissionRecorded { // with an instance that is gone
+			return r.postpone(ctx, row, r.submission.RetryMax)
 		}
 		return r.postponeSubmission(ctx, row, false)
 	}
@@ -90,7 +93,7 @@ func (r *Reconciler) recordSubmission(ctx context.Context, row Task) error {
 		return submitted(row, r.journal.now().Add(r.submission.Silence)), true
 	})
 	if err == nil && !row.Status.Terminal() && !row.Cancellation.RequestedAt.IsZero() {
-		r.askToCancel(ctx, row)
+		r.askToCancel(ctx, row, r.submission.Timeout)
 	}
 	return err
 }
@@ -120,22 +123,20 @@ func (r *Reconciler) cancel(ctx context.Context, row Task) error {
 	}
 	cancelled := Outcome{Status: StatusCancelled}
 	if row.Submission.State == SubmissionNone {
-		return r.settle(ctx, row, cancelled)
+		return r.giveUp(ctx, row, cancelled)
 	}
 	inspection := r.inspect(ctx, row)
 	switch inspection.Knowledge {
 	case InspectionFinished:
 		return r.settle(ctx, row, inspection.Outcome)
 	case InspectionAbsent, InspectionGone:
-		return r.settle(ctx, row, cancelled)
+		return r.giveUp(ctx, row, cancelled)
 	}
 	if row.Submission.State != SubmissionRecorded && !now.Before(row.Submission.Deadline.Add(r.submission.UnknownLimit)) {
 		cancelled.Message = "the executor did not say whether it has the task; its work will not be started"
-		return r.settle(ctx, row, cancelled)
+		return r.giveUp(ctx, row, cancelled)
 	}
-	askCtx, stop := context.WithTimeout(ctx, r.submission.Timeout)
-	r.askToCancel(askCtx, row)
-	stop()
+	r.askToCancel(ctx, row, r.submission.Timeout)
 	_, err := r.journal.change(ctx, row, func(row Task) (Task, bool) {
 		if row.Status.Terminal() {
 			return row, false
@@ -171,7 +172,7 @@ func (r *Reconciler) inspectSilent(ctx context.Context, row Task) error {
 		if row.Status == StatusAccepted && row.Instance != "" {
 			return r.submitAgain(ctx, row) // it never started, and only could in this process
 		}
-		return r.settle(ctx, row, lost("the runtime has lost the task"))
+		return r.giveUp(ctx, row, lost("the runtime has lost the task"))
 	}
 	return r.postpone(ctx, row, r.submission.Silence)
 }

@@ -69,6 +69,7 @@ func (r retention) of(taskType string) time.Duration {
 // step; the events follow.
 func (r *Reconciler) RetireOnce(ctx context.Context, budget time.Duration) (more bool, err error) {
 	end := r.clock.Now().Add(budget)
+	var failed error
 	if !r.retention.forever {
 		// Rows carry the time of their end; what the shortest retention leaves
 		// alone nobody has to look at.
@@ -77,16 +78,14 @@ func (r *Reconciler) RetireOnce(ctx context.Context, budget time.Duration) (more
 			return false, fmt.Errorf("find tasks to retire: %w", err)
 		}
 		more = len(ids) == r.opts.Batch
-		if err := r.handle(ctx, ids, r.retire); err != nil {
-			return false, err
-		}
+		failed = r.handle(ctx, ids, r.retire)
 	}
 	tombstones, err := r.journal.tasks.DueTasks(ctx, DueDeletion, r.journal.now(), r.opts.Batch)
 	if err != nil {
-		return false, fmt.Errorf("find retired tasks: %w", err)
+		return false, errors.Join(failed, fmt.Errorf("find retired tasks: %w", err))
 	}
 	more = more || len(tombstones) == r.opts.Batch
-	err = r.handle(ctx, tombstones, func(ctx context.Context, taskID string) error {
+	failed = errors.Join(failed, r.handle(ctx, tombstones, func(ctx context.Context, taskID string) error {
 		for {
 			if r.clock.Now().After(end) {
 				return nil // the tombstone stays due
@@ -99,8 +98,8 @@ func (r *Reconciler) RetireOnce(ctx context.Context, budget time.Duration) (more
 				return r.journal.tasks.DeleteTask(ctx, taskID)
 			}
 		}
-	})
-	return more || r.clock.Now().After(end), err
+	}))
+	return more || r.clock.Now().After(end), failed
 }
 
 // retire makes one task disappear if its time is over.
