@@ -11,15 +11,18 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// request is one HTTP request under way: it notes what is answered. It has
-// Unwrap and none of the optional interfaces of a response writer, so that
-// [http.ResponseController] finds those of the connection with all their errors;
-// who asserts them directly finds none.
-type request struct {
-	http.ResponseWriter
+// Request is one HTTP request under way. Its methods and the functions that find
+// it by its context are called by the goroutine that has the request; those of a
+// nil Request do nothing.
+//
+// (OpenTelemetry's own middleware for net/http does not fit: it loses the errors
+// of Flush, says nothing of a response that was cut, and its spans of streams last
+// as long as the streams.)
+type Request struct {
+	telemetry *Telemetry
 	method    string // as a label
 	route     string
-	status    int // 0: nothing yet
+	started   time.Time
 	streaming bool
 	span      trace.Span // nil: none, or ended
 }
@@ -29,92 +32,63 @@ type requestKey struct{}
 // unmatched is the route of a request that reached none.
 const unmatched = "unmatched"
 
+// BeginRequest begins to time a request. If it is to be traced its span begins as
+// well, under the parent that its traceparent header names. The request that is
+// returned goes to the handler; the caller ends the other one.
+func (t *Telemetry) BeginRequest(r *http.Request) (*http.Request, *Request) {
+	if t == nil {
+		return r, nil
+	}
+	q := &Request{telemetry: t, method: methodLabel(r.Method), route: unmatched, started: time.Now()}
+	ctx := context.WithValue(r.Context(), requestKey{}, q)
+	if t.tracer != nil && strings.HasPrefix(r.URL.Path, "/api/") { // others are asked all the time, by machines
+		ctx, q.span = t.startRequest(ctx, q.method, r)
+	}
+	return r.WithContext(ctx), q
+}
+
+// requestOf returns the request of a context; nil where none was begun.
+func requestOf(ctx context.Context) *Request {
+	q, _ := ctx.Value(requestKey{}).(*Request)
+	return q
+}
+
 // SetRoute says which route the request of this context has reached. It is called
-// by the router, with the pattern, a constant, and never with a path. Without
-// [Telemetry.Middleware] it does nothing.
+// by the router, with the pattern, a constant, and never with a path.
 func SetRoute(ctx context.Context, pattern string) {
-	q, _ := ctx.Value(requestKey{}).(*request)
+	if q := requestOf(ctx); q != nil {
+		q.route = pattern
+	}
+}
+
+// SetStreaming says that the request of this context is being answered with a
+// stream. How long that takes is no duration of a request. Its span ends here: it
+// is to be seen while the stream lasts, which may be days, and what is delivered
+// has spans of its own.
+func SetStreaming(ctx context.Context, status int) {
+	if q := requestOf(ctx); q != nil && !q.streaming {
+		q.streaming = true
+		q.endSpan(status)
+	}
+}
+
+// End counts the request, once. The status is 0 for one that was cut without an
+// answer.
+func (q *Request) End(status int) {
 	if q == nil {
 		return
 	}
-	q.route = pattern
-	if q.span != nil && q.span.IsRecording() {
-		q.span.SetAttributes(attribute.String("http.route", pattern))
-	}
-}
-
-// Middleware counts and times requests, and begins the span of each that is to
-// be traced, under the parent that its traceparent header names. It goes inside
-// of whatever answers for a handler that panics, and outside of the router.
-func (t *Telemetry) Middleware(next http.Handler) http.Handler {
-	if t == nil {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := &request{ResponseWriter: w, method: methodLabel(r.Method), route: unmatched}
-		started := time.Now()
-		ctx := context.WithValue(r.Context(), requestKey{}, q)
-		if t.tracer != nil && strings.HasPrefix(r.URL.Path, "/api/") { // others are asked all the time, by machines
-			ctx, q.span = t.startRequest(ctx, q, r)
-		}
-		defer func() {
-			fault := recover()
-			switch {
-			case fault == nil:
-				q.note(http.StatusOK) // as net/http has it, if nothing else was said
-			case fault != http.ErrAbortHandler: //nolint:errorlint // as net/http compares it
-				q.note(http.StatusInternalServerError) // so answers who recovers
-			}
-			t.finishRequest(q, time.Since(started))
-			if fault != nil {
-				panic(fault)
-			}
-		}()
-		next.ServeHTTP(q, r.WithContext(ctx))
-	})
-}
-
-func (t *Telemetry) finishRequest(q *request, took time.Duration) {
-	t.metrics.requests.WithLabelValues(q.route, q.method, statusClass(q.status)).Inc()
+	m := &q.telemetry.metrics
+	m.requests.WithLabelValues(q.route, q.method, statusClass(status)).Inc()
 	if !q.streaming {
-		t.metrics.requestTimes.WithLabelValues(q.route, q.method).Observe(took.Seconds())
+		m.requestTimes.WithLabelValues(q.route, q.method).Observe(time.Since(q.started).Seconds())
 	}
-	q.endSpan()
+	q.endSpan(status)
 }
-
-// note notes the status, and whether a stream begins with it. The span of a
-// stream ends here: it is to be seen while the stream lasts, which may be days,
-// and what is delivered has spans of its own.
-func (q *request) note(status int) {
-	if q.status != 0 || status < 200 && status != http.StatusSwitchingProtocols {
-		return
-	}
-	q.status = status
-	q.streaming = status == http.StatusSwitchingProtocols ||
-		status == http.StatusOK && strings.HasPrefix(q.Header().Get("Content-Type"), "text/event-stream")
-	if q.streaming {
-		q.endSpan()
-	}
-}
-
-// WriteHeader implements [http.ResponseWriter].
-func (q *request) WriteHeader(status int) {
-	q.note(status)
-	q.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements [http.ResponseWriter].
-func (q *request) Write(b []byte) (int, error) {
-	q.note(http.StatusOK)
-	return q.ResponseWriter.Write(b)
-}
-
-// Unwrap lets [http.ResponseController] reach the connection.
-func (q *request) Unwrap() http.ResponseWriter { return q.ResponseWriter }
 
 // startRequest begins the span of a request. The query is not among its
 // attributes: it may hold a credential.
-func (t *Telemetry) startRequest(ctx context.Context, q *request, r *http.Request) (context.Context, trace.Span) {
+func (t *Telemetry) startRequest(ctx context.Context, method string, r *http.Request) (context.Context, trace.Span) {
 	if parent, ok := incoming(r); ok {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
@@ -122,26 +96,27 @@ func (t *Telemetry) startRequest(ctx context.Context, q *request, r *http.Reques
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	return t.tracer.Start(ctx, q.method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attribute.String("http.request.method", q.method),
+	return t.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("http.request.method", method),
 		attribute.String("url.scheme", scheme),
 		attribute.String("url.path", r.URL.Path),
 	))
 }
 
-func (q *request) endSpan() {
+func (q *Request) endSpan(status int) {
 	if q.span == nil {
 		return
 	}
 	if q.span.IsRecording() {
 		if q.route != unmatched {
 			q.span.SetName(q.method + " " + q.route)
+			q.span.SetAttributes(attribute.String("http.route", q.route))
 		}
-		if q.status != 0 {
-			q.span.SetAttributes(attribute.Int("http.response.status_code", q.status))
+		if status != 0 {
+			q.span.SetAttributes(attribute.Int("http.response.status_code", status))
 		}
-		if q.status >= 500 {
-			q.span.SetStatus(codes.Error, http.StatusText(q.status))
+		if status >= 500 {
+			q.span.SetStatus(codes.Error, http.StatusText(status))
 		}
 	}
 	q.span.End()

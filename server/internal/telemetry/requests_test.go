@@ -89,6 +89,22 @@ func TestARequestIsCountedByRouteMethodAndClassOfStatus(t *testing.T) {
 	}
 }
 
+func TestATransportMayNoteItsAnswersItself(t *testing.T) {
+	tel, spans := recording(t)
+	r, request := tel.BeginRequest(httptest.NewRequest(http.MethodGet, "/api/v1/tasks/abc/events/stream", nil))
+	telemetry.SetRoute(r.Context(), pattern)
+	telemetry.SetStreaming(r.Context(), http.StatusOK)
+	telemetry.SetStreaming(r.Context(), http.StatusOK)
+	if span := only(t, spans); span.Name != "GET "+pattern || attributeOf(span, "http.response.status_code") != "200" {
+		t.Errorf("%s %v", span.Name, span.Attributes)
+	}
+	expect(t, tel, 0, "taskbridge_http_requests_total", "route", pattern, "method", "GET", "status", "2xx")
+	request.End(http.StatusOK)
+	expect(t, tel, 1, "taskbridge_http_requests_total", "route", pattern, "method", "GET", "status", "2xx")
+	expect(t, tel, 0, "taskbridge_http_request_duration_seconds", "route", pattern, "method", "GET")
+	only(t, spans)
+}
+
 func TestARequestWithoutARouteAndWithAMethodOfItsOwnAddsNoLabels(t *testing.T) {
 	tel := telemetry.New(telemetry.Options{})
 	for _, method := range []string{"BREW", "WHEN"} {

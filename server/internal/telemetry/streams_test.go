@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 
@@ -76,5 +77,12 @@ func TestATransportWithoutTelemetryWorksAllTheSame(t *testing.T) {
 	if none.Middleware(next) != http.Handler(next) {
 		t.Error("without telemetry there is something in between")
 	}
-	telemetry.SetRoute(t.Context(), "/x")
+	sent := httptest.NewRequest(http.MethodGet, "/x", nil)
+	r, request := none.BeginRequest(sent)
+	telemetry.SetRoute(r.Context(), "/x")
+	telemetry.SetStreaming(r.Context(), http.StatusOK)
+	request.End(http.StatusOK)
+	if r != sent {
+		t.Error("the request is another")
+	}
 }

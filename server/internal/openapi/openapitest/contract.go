@@ -173,6 +173,12 @@ const mediaJSON = "application/json"
 
 // checkUnrouted checks the answer to a request that no operation is there for.
 func (c *Contract) checkUnrouted(r *http.Request, status int, header http.Header, body []byte) error {
+	if r.Method == http.MethodHead && len(body) == 0 {
+		if status != http.StatusNotFound && status != http.StatusMethodNotAllowed {
+			return fmt.Errorf("%s %s is not in the document and was answered %d", r.Method, r.URL.Path, status)
+		}
+		return nil
+	}
 	if err := c.CheckSchema("Error", body); err != nil {
 		return err
 	}

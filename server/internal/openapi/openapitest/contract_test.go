@@ -262,6 +262,8 @@ func TestAnswersAreCheckedAgainstTheDocument(t *testing.T) {
 		{"a route of nobody's", "GET", "/admin", 200, "", `{}`, false},
 		{"no such method", "DELETE", aTask, 405, "Allow: GET", problem("METHOD_NOT_ALLOWED", `{}`), true},
 		{"no such method, and no other told", "DELETE", aTask, 405, "", problem("METHOD_NOT_ALLOWED", `{}`), false},
+		{"no such method, which has no body", "HEAD", aTask, 405, "Allow: GET", ``, true},
+		{"a method of nobody's, which has no body", "HEAD", aTask, 200, "", ``, false},
 		{"a foreign host at no such route", "GET", "/nothing", 400, "", problem("INVALID_REQUEST", `{}`), true},
 
 		{"healthy", "GET", "/health", 200, "", `{"status":"ok"}`, true},
