@@ -304,8 +304,8 @@ func (r *localRun) end(ctx context.Context, outcome Outcome) error {
 
 func (r *localRun) tryEnd(ctx context.Context, status TaskStatus, payload func(Task) []byte) error {
 	if r.Err() == nil {
-		err := r.flush(ctx, true)
-		if err != nil && !errors.Is(err, ErrStreamFull) {
+		// Tokens that the store refuses do not keep the end from being recorded.
+		if err := r.flush(ctx, true); err != nil && (!outcomeKnown(err) || r.Err() != nil) {
 			return err
 		}
 	}

@@ -187,6 +187,28 @@ func TestAnEndIsRecordedThroughFaultsAndOnce(t *testing.T) {
 	}
 }
 
+// pickyStore refuses messages.
+type pickyStore struct{ *memory.Store }
+
+func (s pickyStore) AppendEvent(ctx context.Context, e taskbridge.EventAppend) (taskbridge.AppendResult, error) {
+	if e.Type == taskbridge.EventMessage {
+		return taskbridge.AppendResult{}, taskbridge.ErrInvalidArgument
+	}
+	return s.Store.AppendEvent(ctx, e)
+}
+
+func TestTokensThatAreRefusedDoNotKeepTheEndFromBeingRecorded(t *testing.T) {
+	store := pickyStore{memory.NewStore(memory.Options{})}
+	h := newHost(t, taskbridge.Stores{Tasks: store, Events: store})
+	id := h.create("a")
+	run := h.start(id, "c")
+	h.must(run.Token(t.Context(), "last words"))
+	h.complete(run)
+	if row := h.row(id); row.Status != taskbridge.StatusCompleted {
+		t.Errorf("%s", row.Status)
+	}
+}
+
 // unreadableStore can stop giving rows out.
 type unreadableStore struct {
 	*memory.Store

@@ -158,9 +158,11 @@ func (s *TaskSubscriptionService) release(t *tail) {
 	if (last || failed != nil) && s.tails[t.taskID] == t {
 		delete(s.tails, t.taskID)
 	}
+	if last {
+		t.fail(ErrClosed) // before Close can miss it: no read begins after
+	}
 	s.mu.Unlock()
 	if last {
-		t.fail(ErrClosed)
 		<-t.primed
 		if t.stopWatch != nil {
 			t.stopWatch()

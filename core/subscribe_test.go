@@ -197,6 +197,13 @@ type faultyReads struct {
 	taskbridge.EventStore
 	mu     sync.Mutex
 	broken bool
+	failed int
+}
+
+func (f *faultyReads) faults() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed
 }
 
 func (f *faultyReads) set(broken bool) {
@@ -209,6 +216,7 @@ func (f *faultyReads) ReadEvents(ctx context.Context, id string, after int64, li
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.broken {
+		f.failed++
 		return nil, errors.New("disk fault")
 	}
 	return f.EventStore.ReadEvents(ctx, id, after, limit)
@@ -234,6 +242,28 @@ func TestALiveSubscriptionOutlastsAFaultOfTheStore(t *testing.T) {
 		frames, err := follow(t.Context(), sub)
 		h.must(err)
 		wantFrames(t, frames, h.events(id)[1:])
+	})
+}
+
+func TestAStreamThatCannotBeReadIsLeftAloneOnceNobodySubscribes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := &faultyReads{EventStore: memory.NewEvents()}
+		h := newHost(t, taskbridge.Stores{Tasks: memory.NewTasks(), Events: events})
+		defer h.Subscription.Close()
+		id := h.create("a")
+		run := h.start(id, "c")
+		defer run.Close()
+		sub := h.subscribe(id, taskbridge.Cursor{})
+		events.set(true)
+		h.progress(run, 1)
+		<-time.After(time.Minute)
+		sub.Close()
+		<-time.After(10 * time.Second)
+		before := events.faults()
+		<-time.After(time.Hour)
+		if after := events.faults(); before == 0 || after != before {
+			t.Errorf("read %d times, and %d an hour later", before, after)
+		}
 	})
 }
 

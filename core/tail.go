@@ -88,8 +88,11 @@ func (t *tail) fill() {
 	for {
 		t.mu.Lock()
 		t.again = false
-		from := t.last
+		from, over := t.last, t.err != nil
 		t.mu.Unlock()
+		if over {
+			return // nobody waits for it, however long the store is away
+		}
 		ctx, done := begin(t.service.life, t.service.observer, t.operation)
 		events, _, err := t.service.readAfter(ctx, t.taskID, from, fillPage)
 		done(err)
