@@ -226,7 +226,10 @@ func (f *Faults) Kill() {
 // Dead is closed when the process dies.
 func (f *Faults) Dead() <-chan struct{} { return f.dead }
 
-// Context returns a context that ends when parent does or the process dies.
+// Context returns a context that ends when parent does or the process has died.
+// Calls that are inside their effect come out of it first: a store must not take
+// a death for a call that was given up, and finish it behind the next process's
+// back.
 func (f *Faults) Context(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	finished := make(chan struct{})
@@ -234,7 +237,9 @@ func (f *Faults) Context(parent context.Context) (context.Context, context.Cance
 		defer close(finished)
 		select {
 		case <-f.dead:
-			cancel(ErrCrashed)
+			if f.Drain(ctx) == nil {
+				cancel(ErrCrashed)
+			}
 		case <-ctx.Done():
 		}
 	}()

@@ -1,6 +1,7 @@
 package crashtest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -82,6 +83,11 @@ func finishJob(p *process, r *runtime, j job, claim string) {
 	t.Helper()
 	r.handOver(j.task.ID, claim)
 	run, err := p.begin(j.task.ID, claim)
+	if errors.Is(err, taskbridge.ErrStaleAttempt) { // another execution has come in between: begin anew
+		claim += ", again"
+		r.handOver(j.task.ID, claim)
+		run, err = p.begin(j.task.ID, claim)
+	}
 	if refusedToRun(err) {
 		r.done(j.task.ID)
 		return

@@ -41,7 +41,11 @@ func embedded(script fakes.Script) executorIn {
 		})
 		mustNotBe(w.t, err, "make the executor")
 		p.undo = append(p.undo, func() {
-			if err := executor.Close(p.ctx); err != nil && !p.dead() {
+			ctx := w.ctx
+			if p.dead() {
+				ctx = p.ctx // nothing is recorded any more
+			}
+			if err := executor.Close(ctx); err != nil && !p.dead() {
 				w.t.Errorf("close the executor: %v", err)
 			}
 		})

@@ -154,12 +154,20 @@ func (p *process) persist(call func() error) error {
 	return err
 }
 
-// passing lets time pass while a call waits before it tries something again.
-func (p *process) passing(call func() error) error {
+// The waits that passing lets pass: those before a store is tried again, and
+// those before a row is read without a wake-up.
+const (
+	aRetry    = 3 * time.Second
+	aBackstop = 20 * time.Second
+)
+
+// passing lets time pass while a call waits: whenever a timer is due within d
+// the clock moves to it.
+func (p *process) passing(d time.Duration, call func() error) error {
 	ctx, stop := context.WithCancel(p.ctx)
 	var pump sync.WaitGroup
 	pump.Go(func() {
-		for p.world.clock.BlockUntilDue(ctx, 1, 20*time.Second) == nil {
+		for p.world.clock.BlockUntilDue(ctx, 1, d) == nil {
 			p.world.clock.AdvanceToNext()
 		}
 	})

@@ -114,7 +114,7 @@ func scenarios() []scenario {
 				if err := p.persist(func() error { return first.Progress(p.ctx, taskbridge.Progress{Percent: 20}) }); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
 					return fmt.Errorf("a report of a fenced attempt: %w", errors.Join(err, errors.New("not refused")))
 				}
-				if err := p.passing(func() error { return first.Complete(p.ctx, taskbridge.Completion{}) }); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
+				if err := p.passing(aRetry, func() error { return first.Complete(p.ctx, taskbridge.Completion{}) }); !p.dead() && !errors.Is(err, taskbridge.ErrStaleAttempt) {
 					return fmt.Errorf("the end of a fenced attempt: %w", errors.Join(err, errors.New("not refused")))
 				}
 				if err := playReports(p, second, told); err != nil {
@@ -148,7 +148,11 @@ func scenarios() []scenario {
 				if err := playCancel(p, told); err != nil {
 					return err
 				}
-				if err := p.passing(func() error {
+				patience := aRetry
+				if p.faulty { // the read that the wake-up brought about may have failed
+					patience = aBackstop
+				}
+				if err := p.passing(patience, func() error {
 					select {
 					case <-run.CancelRequested():
 						return nil
@@ -329,7 +333,7 @@ func playCancel(p *process, told *told) error {
 }
 
 func playEnd(p *process, r *runtime, told *told, status taskbridge.TaskStatus, end func() error) error {
-	if err := p.passing(func() error { return p.persist(end) }); err != nil {
+	if err := p.passing(aRetry, func() error { return p.persist(end) }); err != nil {
 		return err
 	}
 	if err := p.alive(); err != nil {
