@@ -102,6 +102,7 @@ func serve(args, environ []string, stdout, stderr io.Writer) int {
 			}
 		}
 	}()
+	app.Version, app.Revision = build()
 	if err := app.Run(ctx, c, logger); err != nil {
 		logger.Error("the server has ended", "error", err)
 		return exitFailed
@@ -122,9 +123,19 @@ func newLogger(w io.Writer, c *config.Config) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// version is the module's where it was installed at one, else the commit's.
+// version says what this is and where it runs.
 func version() string {
-	version, revision, modified := "devel", "", ""
+	version, revision := build()
+	if revision != "" {
+		revision = " " + revision
+	}
+	return fmt.Sprintf("taskbridge %s%s %s %s/%s", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// build returns the module's version, where it was installed at one, and the
+// commit.
+func build() (version, revision string) {
+	version, modified := "devel", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v := info.Main.Version; v != "" && v != "(devel)" {
 			version = v
@@ -132,11 +143,11 @@ func version() string {
 		for _, setting := range info.Settings {
 			switch {
 			case setting.Key == "vcs.revision":
-				revision = " " + setting.Value[:min(12, len(setting.Value))]
+				revision = setting.Value[:min(12, len(setting.Value))]
 			case setting.Key == "vcs.modified" && setting.Value == "true":
 				modified = "+changes"
 			}
 		}
 	}
-	return fmt.Sprintf("taskbridge %s%s%s %s %s/%s", version, revision, modified, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return version, revision + modified
 }

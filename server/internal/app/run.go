@@ -13,6 +13,8 @@ import (
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
+	"github.com/taskbridge/taskbridge/server/internal/ratelimit"
+	"github.com/taskbridge/taskbridge/server/internal/telemetry"
 )
 
 // ErrInstanceLost: the store did not renew this process's lease in time. Others
@@ -101,8 +103,13 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	parts.add("instance", instance.Close)
 	logger.Debug("instance started", "instance", instance.ID())
 
+	ready := map[string]func(context.Context) error{"store": func(context.Context) error { return nil }}
+	watch, err := newTelemetry(ctx, c, ready, logger, parts)
+	if err != nil {
+		return nil, err
+	}
 	stores := taskbridge.Stores{Tasks: store, Events: store}
-	lifecycle, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{Stores: stores, Limits: c.Limits, Logger: logger})
+	lifecycle, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{Stores: stores, Limits: c.Limits, Logger: logger, Observer: watch})
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +132,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 		Reconciliation: taskbridge.ReconciliationOptions{Interval: c.ReconcileInterval, Holder: instance.ID(), LeaseTTL: c.InstanceLease},
 		Retention:      taskbridge.RetentionOptions{Keep: c.Retention, ByType: c.RetentionByType},
 		Logger:         logger,
+		Observer:       watch,
 	})
 	if err != nil {
 		return nil, err
@@ -144,12 +152,26 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	if err != nil {
 		return nil, err
 	}
+	checks := executors.ready(store)
+	for name, check := range checks {
+		ready[name] = check
+	}
+	if err := serveAside(ctx, c, watch, logger, parts); err != nil {
+		return nil, err
+	}
 	api, err := httpapi.New(httpapi.Options{
 		Bridge:         bridge,
 		Authenticator:  authenticator,
 		Limiter:        limiter,
 		AccessControl:  c.Auth.On(),
-		Ready:          executors.ready(store),
+		Ready:          checks,
+		Pages:          pages(c, watch, logger),
+		BeginRequest:   beginRequest(watch),
+		RouteReached:   telemetry.SetRoute,
+		Traceparent:    telemetry.TraceparentOf,
+		StreamOpened:   func(transport string) func() { return watch.Open(telemetry.Transport(transport)) },
+		Refused:        func() { watch.AuthenticationFailed(authMode(c)) },
+		Limited:        func(limit *ratelimit.LimitError) { watch.RateLimited(limitLabel(limit)) },
 		AllowedHosts:   c.HTTP.AllowedHosts,
 		AllowedOrigins: c.AllowedOrigins,
 		BodyBytes:      int64(c.HTTP.BodyBytes),
@@ -169,7 +191,7 @@ func reconcile(ctx context.Context, reconciler *taskbridge.Reconciler, executors
 		return err
 	}
 	recovery, cancel := context.WithTimeout(ctx, recoverTimeout)
-	err := reconciler.Recover(recovery)
+	err := reconciler.Recover(telemetry.ByReconciler(recovery))
 	cancel()
 	if err != nil {
 		logger.Warn("recovery is not complete yet and goes on beside the requests", "error", err)
@@ -178,7 +200,7 @@ func reconcile(ctx context.Context, reconciler *taskbridge.Reconciler, executors
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reconciler.Run(life)
+		reconciler.Run(telemetry.ByReconciler(life))
 	}()
 	parts.add("reconciler", func(ctx context.Context) error {
 		stop()

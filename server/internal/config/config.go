@@ -31,6 +31,9 @@ type Config struct {
 	Process Process
 	Auth    Auth
 	TLS     TLS
+	Metrics Metrics
+	// PprofListen is a loopback address for profiles; empty: there are none.
+	PprofListen string
 	// AllowedOrigins are those of web pages, besides the server's own.
 	AllowedOrigins []string
 	// RateLimit has no limits of a principal without access control, unless set.
@@ -143,6 +146,7 @@ func Default() *Config {
 		Tasks:     map[string]Command{},
 		Process:   Process{MaxRunning: runtime.GOMAXPROCS(0), MaxWaiting: 10_000, Grace: 10 * time.Second},
 		Auth:      defaultAuth(),
+		Metrics:   Metrics{Enabled: true},
 		RateLimit: defaultRateLimit(),
 		HTTP: HTTP{
 			BodyTimeout:    30 * time.Second,

@@ -232,6 +232,9 @@ func (c *Config) validate() error {
 	if err := c.checkExposed(); err != nil {
 		return err
 	}
+	if err := c.checkWatching(); err != nil {
+		return err
+	}
 	c.completeRateLimit()
 	if err := checkListen(c.Listen, c.Auth.On()); err != nil {
 		return c.invalid("listen", err)

@@ -162,6 +162,8 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"no origin", []string{"--cors-allowed-origins=app.example"}, nil, "", []string{"cors.allowedOrigins", `"app.example"`}},
 		{"origin with a path", []string{"--cors-allowed-origins=https://app.example/"}, nil, "", []string{"cors.allowedOrigins", "app.example/"}},
 		{"origin with a pattern", []string{"--cors-allowed-origins=https://*.example"}, nil, "", []string{"cors.allowedOrigins"}},
+		{"profiles for the world", []string{"--pprof-listen=:6060"}, nil, "", []string{"pprof.listen (from --pprof-listen)", "loopback"}},
+		{"metrics without a port", []string{"--metrics-listen=here"}, nil, "", []string{"metrics.listen", "HOST:PORT"}},
 		{"auth mode", []string{"--auth-modes=basic"}, nil, "", []string{"auth.modes (from --auth-modes)", "apikey, jwt and proxy", "basic"}},
 		{"auth mode beside none", nil, nil, "auth: {modes: [none, jwt]}", []string{"auth.modes", "none alone"}},
 		{"no auth mode", nil, nil, "auth: {modes: []}", []string{"auth.modes", "none alone"}},

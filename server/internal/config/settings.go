@@ -67,6 +67,7 @@ var groups = []group{
 	}},
 	authGroup,
 	exposeGroup,
+	watchingGroup,
 	rateLimitGroup,
 	{"HTTP", []setting{
 		{"http.allowedHosts", "http-allowed-hosts", "NAME,…", "host names besides loopback's that requests may name; with access control, none means all",

@@ -52,6 +52,25 @@ type Options struct {
 	// "websocket"), and what it returns when the stream has ended.
 	StreamOpened func(transport string) (closed func())
 
+	// Pages are answered to GET and HEAD besides the API, by path; anybody may
+	// have them.
+	Pages map[string]http.Handler
+	// BeginRequest, if not nil, is called with each request that begins. The one
+	// that it returns is handled, and ended is called once it has been answered:
+	// with status 0 if it was cut without an answer; streaming says that the
+	// answer is a stream, which may go on.
+	BeginRequest func(r *http.Request) (begun *http.Request, ended func(status int, streaming bool))
+	// RouteReached, if not nil, is called with the pattern of the route that a
+	// request has reached.
+	RouteReached func(ctx context.Context, pattern string)
+	// Refused, if not nil, is called for each request that is answered 401, and
+	// Limited for each that a limit turned away.
+	Refused func()
+	Limited func(*ratelimit.LimitError)
+	// Traceparent, if not nil, says what a request's task is created under;
+	// else it is the request's own header.
+	Traceparent func(r *http.Request) string
+
 	Clock  taskbridge.Clock // nil: the system's
 	Logger *slog.Logger     // nil: discarded
 }
@@ -100,6 +119,21 @@ func New(opts Options) (*API, error) {
 	}
 	if opts.StreamOpened == nil {
 		opts.StreamOpened = func(string) func() { return func() {} }
+	}
+	if opts.BeginRequest == nil {
+		opts.BeginRequest = func(r *http.Request) (*http.Request, func(int, bool)) { return r, func(int, bool) {} }
+	}
+	if opts.RouteReached == nil {
+		opts.RouteReached = func(context.Context, string) {}
+	}
+	if opts.Refused == nil {
+		opts.Refused = func() {}
+	}
+	if opts.Limited == nil {
+		opts.Limited = func(*ratelimit.LimitError) {}
+	}
+	if opts.Traceparent == nil {
+		opts.Traceparent = func(r *http.Request) string { return r.Header.Get("Traceparent") }
 	}
 	if opts.Clock == nil {
 		opts.Clock = taskbridge.SystemClock{}
@@ -158,6 +192,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, taskID string, h han
 
 func (a *API) prepare(c *call) (err error) {
 	if c.principal, err = a.opts.Authenticator.Authenticate(c.r); err != nil {
+		if errors.Is(err, ErrUnauthenticated) {
+			a.opts.Refused()
+		}
 		return authenticationProblem(err)
 	}
 	if err = a.admit(c); err != nil {

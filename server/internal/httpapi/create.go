@@ -14,7 +14,7 @@ func (a *API) createTask(c *call) error {
 	if err != nil {
 		return err
 	}
-	request.Traceparent = c.r.Header.Get("Traceparent") // one that is none does no harm
+	request.Traceparent = a.opts.Traceparent(c.r) // one that is none does no harm
 	ctx, cancel := a.timeLimit(c, 0)
 	defer cancel()
 	result, err := a.opts.Bridge.Creation.CreateTask(ctx, c.principal, request)

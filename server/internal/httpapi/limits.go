@@ -24,6 +24,7 @@ func (a *API) admit(c *call) (err error) {
 	if !errors.As(err, &limit) {
 		return err
 	}
+	a.opts.Limited(limit)
 	if limit.Server && c.r.URL.Path == pathSocket {
 		// A browser does not see how a handshake is refused, but it sees a code.
 		c.overloaded = true

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 
@@ -16,6 +17,7 @@ func (a *API) routes() http.Handler {
 
 	route := func(method, path string, h handler) {
 		e.Add(method, path, func(c echo.Context) error {
+			a.opts.RouteReached(c.Request().Context(), path)
 			var taskID string
 			if len(c.ParamNames()) > 0 {
 				if taskID = pathParameter(c, "taskId"); taskID == "" {
@@ -34,10 +36,13 @@ func (a *API) routes() http.Handler {
 	route(http.MethodGet, "/api/v1/tasks/:taskId/events/stream", a.streamEvents)
 	route(http.MethodPost, "/api/v1/tasks/:taskId/cancel", a.cancelTask)
 
-	for path, h := range map[string]http.HandlerFunc{"/health": a.health, "/ready": a.ready} {
+	pages := map[string]http.Handler{"/health": http.HandlerFunc(a.health), "/ready": http.HandlerFunc(a.ready)}
+	maps.Copy(pages, a.opts.Pages)
+	for path, h := range pages {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			e.Add(method, path, func(c echo.Context) error {
-				h(c.Response().Writer, c.Request())
+				a.opts.RouteReached(c.Request().Context(), path)
+				h.ServeHTTP(c.Response().Writer, c.Request())
 				return nil
 			})
 		}

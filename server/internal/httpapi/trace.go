@@ -64,6 +64,7 @@ func (a *API) trace(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		r.Body = http.MaxBytesReader(w, r.Body, a.opts.BodyBytes)
 	}
 	rec := &recorder{ResponseWriter: w}
+	r, ended := a.opts.BeginRequest(r)
 	// For what is written without a deadline of its own: the connection may have
 	// one left from an earlier request.
 	if err := a.setWriteDeadline(w); err != nil {
@@ -83,6 +84,7 @@ func (a *API) trace(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				cut = true
 			}
 		}
+		ended(rec.status, IsStream(r) && (rec.status == http.StatusOK || rec.status == http.StatusSwitchingProtocols))
 		a.logAccess(r, rec, id, cut, a.opts.Clock.Now().Sub(started))
 		if cut {
 			panic(http.ErrAbortHandler) // the server closes the connection
