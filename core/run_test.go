@@ -147,6 +147,36 @@ func TestTokensSurviveFaultsInOrderAndOnce(t *testing.T) {
 	})
 }
 
+func TestATokenThatIsReportedAgainAfterAFaultIsThereOnce(t *testing.T) {
+	for _, plan := range [][2]int{{1, 0}, {0, 1}, {1, 3}} {
+		synctest.Test(t, func(t *testing.T) {
+			h, store := newShakyHost(t)
+			id := h.create("a")
+			run := h.start(id, "c")
+			var want strings.Builder
+			for _, letter := range []string{"a", "b", "c"} {
+				token := strings.Repeat(letter, 40_000) // more than one event takes
+				want.WriteString(token)
+				store.plan(plan[0], plan[1])
+				for {
+					err := run.Token(t.Context(), token)
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, errFault) {
+						t.Fatal(err)
+					}
+				}
+			}
+			store.plan(0, 0)
+			h.complete(run)
+			if got := strings.Join(messages(h.events(id)), ""); got != want.String() {
+				t.Errorf("%d bytes of text, want %d", len(got), want.Len())
+			}
+		})
+	}
+}
+
 func TestATokenIsRecordedAfterItsDelayWithoutAnotherReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t, atomicStores())

@@ -30,9 +30,19 @@ func (r *localRun) Token(ctx context.Context, token string) error {
 		r.tokens.lost = nil
 		return err
 	}
+	if len(r.tokens.text) >= r.tokenRoom() {
+		// It could not be recorded when it was full. Until it is, no more is taken.
+		if err := r.flush(ctx, false); err != nil {
+			return err
+		}
+	}
 	r.tokens.text = append(r.tokens.text, token...)
 	if len(r.tokens.text) >= r.tokenRoom() {
-		return r.flush(ctx, false)
+		// With an unknown outcome the token is kept and tried again: an error would
+		// have the caller report it twice.
+		if err := r.flush(ctx, false); err != nil && outcomeKnown(err) {
+			return err
+		}
 	}
 	r.flushLater()
 	return nil
