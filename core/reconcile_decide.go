@@ -101,9 +101,10 @@ func (r *Reconciler) recordSubmission(ctx context.Context, row Task) error {
 // postponeSubmission waits for the runtime, with back-off. With bar the work may
 // no longer start.
 func (r *Reconciler) postponeSubmission(ctx context.Context, row Task, bar bool) error {
+	revision := row.Revision
 	_, err := r.journal.change(ctx, row, func(row Task) (Task, bool) {
-		if row.Status.Terminal() || row.Submission.State == SubmissionRecorded {
-			return row, false
+		if row.Status.Terminal() || row.Submission.State == SubmissionRecorded || row.Revision != revision {
+			return row, false // a change since may be somebody else's claim
 		}
 		row.Submission.Tries++
 		row.Submission.Barred = row.Submission.Barred || bar

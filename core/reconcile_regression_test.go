@@ -127,6 +127,48 @@ func TestWhatComesOfATryThatWasHeldUpDoesNotTouchTheTryAfterIt(t *testing.T) {
 	}
 }
 
+func TestAReconcilerThatLearnsNothingLeavesTheClaimOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var inspections, calls atomic.Int64
+		silence, answer := make(chan struct{}), make(chan struct{})
+		h := newHost(t, atomicStores(), executedBy(t, map[string]taskbridge.TaskExecutor{"work": &playedExecutor{
+			inspect: func(task taskbridge.Task) taskbridge.Inspection {
+				if inspections.Add(1) == 1 {
+					<-silence
+					return taskbridge.Inspection{}
+				}
+				return absent(task)
+			},
+			submit: func(context.Context, taskbridge.Task) error {
+				if calls.Add(1) == 1 {
+					return errFault
+				}
+				<-answer
+				return nil
+			},
+		}}))
+		id := h.create("a")
+		<-time.After(time.Minute)
+		var work sync.WaitGroup
+		for range 2 {
+			work.Go(func() {
+				if err := h.Reconciler.RunOnce(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		claimed := h.row(id)
+		close(silence)
+		synctest.Wait()
+		if row := h.row(id); row.Revision != claimed.Revision || calls.Load() != 2 {
+			t.Errorf("revision %d, then %d; %d calls", claimed.Revision, row.Revision, calls.Load())
+		}
+		close(answer)
+		work.Wait()
+	})
+}
+
 func TestATaskThatStartsWhileItIsGivenUpGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		executor := &playedExecutor{submit: func(context.Context, taskbridge.Task) error { return errFault }}
