@@ -59,6 +59,7 @@ const (
 	envTaskType = "TASKBRIDGE_TASK_TYPE"
 	envClaim    = "TASKBRIDGE_CLAIM"
 	envInput    = "TASKBRIDGE_INPUT"
+	envTrace    = "TRACEPARENT" // as OpenTelemetry has it for environments
 
 	// maxEnvInput is the longest input that is given in the environment too.
 	maxEnvInput = 32 << 10
@@ -115,7 +116,7 @@ func (c Command) environment(own ...string) []string {
 
 func (p EnvPolicy) inherits(key string) bool {
 	switch {
-	case p == EnvNone || strings.HasPrefix(key, "TASKBRIDGE_"):
+	case p == EnvNone || strings.HasPrefix(key, "TASKBRIDGE_") || key == envTrace:
 		return false
 	case p == EnvAll:
 		return true

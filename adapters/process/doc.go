@@ -14,6 +14,8 @@
 //   - TASKBRIDGE_CLAIM: random for this execution; the processes of a command
 //     are found by it
 //   - TASKBRIDGE_INPUT: the input again, if it has at most 32 KiB
+//   - TRACEPARENT: the W3C trace context that the task was created under, if
+//     there is one
 //
 // beside [Command.Env] and what [Command.InheritEnv] lets through. The input
 // never becomes part of a command line, and no shell is run unless it is the

@@ -157,6 +157,9 @@ func (x *execution) spawn(reporter *reporter) (*child, error) {
 	if len(input) <= maxEnvInput {
 		own = append(own, envInput+"="+string(input))
 	}
+	if parent := x.run.Task().Traceparent; parent != "" {
+		own = append(own, envTrace+"="+parent)
+	}
 	cmd := exec.Command(x.command.Path, x.command.Args...)
 	cmd.Dir = x.command.Dir
 	cmd.Env = x.command.environment(own...)

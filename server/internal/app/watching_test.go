@@ -1,6 +1,7 @@
 package app
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -69,6 +70,36 @@ func TestWithAccessControlMetricsAreOnTheirOwnAddressAlone(t *testing.T) {
 	s.url = at("profiles")
 	s.request("GET", "/debug/pprof/cmdline", "", http.StatusOK)
 	s.url = main
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheTraceOfARequestReachesTheCommand(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	t.Setenv("TRACEPARENT", "the server's own")
+	s := startServer(t, load(t, "--task", `trace=sh -c 'echo "::taskbridge {\"result\":\"=$TRACEPARENT=\"}"'`), openStore)
+	for header, want := range map[string]string{parent: parent, "rubbish": "", "": ""} {
+		r, err := http.NewRequest("POST", s.url+"/api/v1/tasks", strings.NewReader(`{"clientRequestId":"k`+header+`","taskType":"trace"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Traceparent", header)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		if err != nil || response.Body.Close() != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(body), `"taskId":"`)
+		id, _, _ := strings.Cut(rest, `"`)
+		if row := s.request("GET", "/api/v1/tasks/"+id, "", http.StatusOK); !strings.Contains(row, `"result":"=`+want+`="`) {
+			t.Errorf("%q: %s", header, row)
+		}
+	}
 	if err := s.end(); err != nil {
 		t.Error(err)
 	}
