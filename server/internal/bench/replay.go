@@ -7,19 +7,25 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/server/sqlitestore"
 )
 
-// prepareReplay fills one stream; both samplers read it over HTTP.
+// replayStreams is how many streams are replayed by turns: by the time that one
+// comes again, nothing of it is in the server's memory.
+const replayStreams = 4
+
+// prepareReplay fills the streams; both samplers read them over HTTP.
 func prepareReplay(ctx context.Context, o Options, dir string) (measured, ceiling sampler, err error) {
 	store, err := sqlitestore.Open(ctx, sqlitestore.Options{Dir: dir})
 	if err != nil {
 		return nil, nil, err
 	}
-	taskID, err := fillStream(ctx, store, o.Events)
+	taskIDs, err := fillStreams(ctx, store, o.Events)
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
@@ -32,26 +38,38 @@ func prepareReplay(ctx context.Context, o Options, dir string) (measured, ceilin
 		bridge.Subscription.Close()
 		return nil, nil, errors.Join(err, store.Close())
 	}
-	path := "/api/v1/tasks/" + taskID + "/events/stream"
-	measured = &replay{opts: o, handler: api, path: path, release: func() error {
+	measured = &replay{opts: o, handler: api, taskIDs: taskIDs, release: func() error {
 		bridge.Subscription.Close()
 		return store.Close()
 	}}
-	ceiling = &replay{opts: o, handler: &scanAndWrite{scanner, taskID}, path: path, release: scanner.Close}
+	ceiling = &replay{opts: o, handler: &scanAndWrite{scanner}, taskIDs: taskIDs, release: scanner.Close}
 	return measured, ceiling, nil
 }
 
-// fillStream makes a task whose stream has that many events, the last of which
-// ends it.
-func fillStream(ctx context.Context, store *sqlitestore.Store, events int) (taskID string, err error) {
+// fillStreams makes tasks whose streams have that many events each.
+func fillStreams(ctx context.Context, store *sqlitestore.Store, events int) ([]string, error) {
 	lifecycle, err := taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{
 		Stores: taskbridge.Stores{Tasks: store, Events: store},
 		Limits: taskbridge.Limits{StreamEvents: int64(events)},
 	})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	run, err := startRun(ctx, store, lifecycle, "replay")
+	var (
+		wg      sync.WaitGroup
+		taskIDs [replayStreams]string
+		errs    [replayStreams]error
+	)
+	for i := range replayStreams {
+		wg.Go(func() { taskIDs[i], errs[i] = fillStream(ctx, store, lifecycle, i, events) })
+	}
+	wg.Wait()
+	return taskIDs[:], errors.Join(errs[:]...)
+}
+
+// fillStream makes one of them. Its last event ends the task.
+func fillStream(ctx context.Context, store *sqlitestore.Store, lifecycle taskbridge.TaskLifecycle, i, events int) (taskID string, err error) {
+	run, err := startRun(ctx, store, lifecycle, fmt.Sprintf("replay-%d", i))
 	if err != nil {
 		return "", err
 	}
@@ -68,7 +86,7 @@ func fillStream(ctx context.Context, store *sqlitestore.Store, events int) (task
 type replay struct {
 	opts    Options
 	handler http.Handler
-	path    string
+	taskIDs []string
 	release func() error
 }
 
@@ -83,8 +101,9 @@ func (r *replay) sample(ctx context.Context, _ string) (rate float64, err error)
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
 	defer client.CloseIdleConnections()
 	begin, events := time.Now(), 0
-	for time.Since(begin) < r.opts.Duration && ctx.Err() == nil {
-		n, err := readStream(ctx, client, "http://"+s.address+r.path)
+	for i := 0; time.Since(begin) < r.opts.Duration && ctx.Err() == nil; i++ {
+		path := "/api/v1/tasks/" + r.taskIDs[i%len(r.taskIDs)] + "/events/stream"
+		n, err := readStream(ctx, client, "http://"+s.address+path)
 		if err != nil {
 			return 0, err
 		}
@@ -130,21 +149,21 @@ func readStream(ctx context.Context, client *http.Client, url string) (events in
 
 // scanAndWrite is the ceiling: one scan of the rows, written as the stream's
 // bytes as they come, and nothing else.
-type scanAndWrite struct {
-	conn   driver.Conn
-	taskID string
-}
+type scanAndWrite struct{ conn driver.Conn }
 
 func (h *scanAndWrite) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
-	if err := h.write(w); err != nil {
+	taskID := strings.Split(r.URL.Path, "/")[4]
+	if err := h.write(w, taskID); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func (h *scanAndWrite) write(w io.Writer) (err error) {
+func (h *scanAndWrite) write(w io.Writer, taskID string) (err error) {
 	rows, err := h.conn.(driver.QueryerContext).QueryContext(context.Background(),
-		"SELECT event_no, type, created_at, attempt, tag, payload FROM events ORDER BY event_no", nil)
+		"SELECT event_no, type, created_at, attempt, tag, payload FROM events "+
+			"WHERE event_no > (SELECT task_no FROM tasks WHERE id = ?1) << 28 AND event_no < (SELECT task_no + 1 FROM tasks WHERE id = ?1) << 28 ORDER BY event_no",
+		[]driver.NamedValue{{Ordinal: 1, Value: taskID}})
 	if err != nil {
 		return err
 	}
@@ -160,7 +179,7 @@ func (h *scanAndWrite) write(w io.Writer) (err error) {
 			return err
 		}
 		e := taskbridge.Event{
-			TaskID: h.taskID, Sequence: row[0].(int64) & (1<<28 - 1), Type: types[row[1].(int64)],
+			TaskID: taskID, Sequence: row[0].(int64) & (1<<28 - 1), Type: types[row[1].(int64)],
 			CreatedAt: time.UnixMicro(row[2].(int64)), Attempt: row[3].(int64),
 			Tag: fmt.Sprintf("%08x", row[4]), Payload: row[5].([]byte),
 		}
