@@ -15,7 +15,8 @@ import (
 type InstanceOptions struct {
 	// ID is unique to this process; empty: random.
 	ID string
-	// TTL is the lease's length; default 15 s. It is renewed at a third of it.
+	// TTL is the lease's length; default 15 s. It is renewed at a third of it,
+	// and tried again more often the nearer its end is.
 	TTL   time.Duration
 	Clock Clock
 }
@@ -63,8 +64,11 @@ func StartInstance(ctx context.Context, leaser Leaser, opts InstanceOptions) (*I
 
 // renew keeps the lease until life ends or the lease is lost.
 func (i *Instance) renew(life context.Context, renewed time.Time) {
+	// Near the lease's end tries are shorter and closer, so that a loss is known
+	// when others may act on it, and not a try later.
+	shortest := i.ttl / 30
 	for {
-		timer := i.clock.NewTimer(i.ttl / 3)
+		timer := i.clock.NewTimer(min(i.ttl/3, max(shortest, i.left(renewed)/2)))
 		select {
 		case <-life.Done():
 			timer.Stop()
@@ -72,7 +76,7 @@ func (i *Instance) renew(life context.Context, renewed time.Time) {
 		case <-timer.C():
 		}
 		before := i.clock.Now()
-		ctx, cancel := context.WithTimeout(life, i.ttl/3)
+		ctx, cancel := context.WithTimeout(life, min(i.ttl/3, max(shortest, i.left(renewed))))
 		held, err := i.leaser.AcquireLease(ctx, instanceLease(i.id), i.id, i.ttl)
 		cancel()
 		switch {
@@ -80,11 +84,16 @@ func (i *Instance) renew(life context.Context, renewed time.Time) {
 			return
 		case err == nil && held:
 			renewed = before
-		case err == nil, i.clock.Now().Sub(renewed) >= i.ttl:
+		case err == nil, i.left(renewed) <= 0:
 			close(i.lost)
 			return
 		}
 	}
+}
+
+// left is for how long the lease that was renewed then is still held.
+func (i *Instance) left(renewed time.Time) time.Duration {
+	return i.ttl - i.clock.Now().Sub(renewed)
 }
 
 // ID returns the instance's id.

@@ -15,8 +15,9 @@ import (
 // shakyLeaser can be cut off.
 type shakyLeaser struct {
 	taskbridge.Leaser
-	mu  sync.Mutex
-	cut bool
+	mu   sync.Mutex
+	cut  bool
+	hang bool // while cut off: calls wait for their context
 }
 
 func (l *shakyLeaser) set(cut bool) {
@@ -27,8 +28,12 @@ func (l *shakyLeaser) set(cut bool) {
 
 func (l *shakyLeaser) AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cut {
+	cut := l.cut
+	l.mu.Unlock()
+	if cut && l.hang {
+		<-ctx.Done()
+	}
+	if cut {
 		return false, errors.New("cut off")
 	}
 	return l.Leaser.AcquireLease(ctx, name, holder, ttl)
@@ -74,6 +79,29 @@ func TestAnInstanceKeepsItsLeaseThroughShortFaultsAndKnowsWhenItIsLost(t *testin
 			t.Errorf("still held by %q", holder())
 		}
 	})
+}
+
+func TestALostLeaseIsKnownWhenOthersMayKnowIt(t *testing.T) {
+	for name, hang := range map[string]bool{"refused": false, "no answer": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				leaser := &shakyLeaser{Leaser: memory.NewLeaser(nil), hang: hang}
+				instance, err := taskbridge.StartInstance(t.Context(), leaser, taskbridge.InstanceOptions{ID: "i", TTL: 15 * time.Second})
+				if err != nil {
+					t.Fatal(err)
+				}
+				leaser.set(true)
+				begin := time.Now()
+				<-instance.Lost()
+				if after := time.Since(begin); after < 15*time.Second || after > 16*time.Second {
+					t.Errorf("known after %s", after)
+				}
+				if err := instance.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 func TestASecondProcessCannotTakeAnInstancesPlace(t *testing.T) {
