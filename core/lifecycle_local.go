@@ -3,6 +3,7 @@ package taskbridge
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -233,6 +234,12 @@ func (l *LocalLifecycle) suspend(ctx context.Context, row Task, attempt int64, s
 	payload, err := suspension.payload(l.limits.EventPayload)
 	if err != nil {
 		return row, err
+	}
+	// What the row keeps is what was checked: in canonical form, and nobody else's
+	// memory.
+	suspension = Suspension{}
+	if err := json.Unmarshal(payload, &suspension); err != nil {
+		return row, fmt.Errorf("decode suspension of task %s: %w", row.ID, err)
 	}
 	var refusal error
 	row, err = l.journal.change(ctx, row, func(row Task) (Task, bool) {

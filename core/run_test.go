@@ -239,6 +239,27 @@ func TestTokensThatAreRefusedDoNotKeepTheEndFromBeingRecorded(t *testing.T) {
 	}
 }
 
+func TestASuspensionIsRecordedInCanonicalForm(t *testing.T) {
+	h := newHost(t, atomicStores())
+	id := h.create("a")
+	run := h.start(id, "c")
+	defer run.Close()
+	expires := time.Date(2030, 1, 2, 3, 4, 5, 123456789, time.FixedZone("", 2*60*60))
+	h.must(run.Suspend(t.Context(), taskbridge.Suspension{
+		SuspendID: "s", Kind: taskbridge.SuspendUserAction, ReasonCode: "ask", AllowedActions: []string{"ok"}, SchemaVersion: 1,
+		ExpiresAt: &expires, UIHints: json.RawMessage(`{ "a": 1 }`),
+	}))
+	events := h.events(id)
+	const want = `{"suspendId":"s","kind":"USER_ACTION_REQUIRED","reasonCode":"ask","allowedActions":["ok"],"schemaVersion":1,` +
+		`"expiresAt":"2030-01-02T01:04:05.123456Z","uiHints":{"a":1}}`
+	if got := string(events[len(events)-1].Payload); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if s := h.row(id).Suspension; s == nil || !s.ExpiresAt.Equal(expires.Truncate(time.Microsecond)) || string(s.UIHints) != `{"a":1}` {
+		t.Errorf("the row has %+v", s)
+	}
+}
+
 // unreadableStore can stop giving rows out.
 type unreadableStore struct {
 	*memory.Store
