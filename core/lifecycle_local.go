@@ -62,7 +62,10 @@ func NewLocalLifecycle(opts LifecycleOptions) (*LocalLifecycle, error) {
 // is inspected first; the [Reconciler] sets later times.
 const defaultSilence = time.Minute
 
-const defaultProducer = "worker"
+const (
+	defaultProducer = "worker"
+	noticeProducer  = "notice" // of messages without a claim
+)
 
 // Start begins or joins an attempt; see [TaskLifecycle].
 func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) (Run, error) {
@@ -73,8 +76,8 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 	if err := validateName("producer", claim.Producer, maxNameBytes); err != nil {
 		return nil, err
 	}
-	if claim.Producer == ControlProducer {
-		return nil, argumentErrorf("producer", "must not be %q", ControlProducer)
+	if claim.Producer == ControlProducer || claim.Producer == noticeProducer {
+		return nil, argumentErrorf("producer", "must not be %q", claim.Producer)
 	}
 	run := newRun(l, claim.Producer)
 	// The watch comes before the row is read: no change of it is missed.
@@ -176,7 +179,7 @@ func (l *LocalLifecycle) Notice(ctx context.Context, taskID string, message Mess
 	_, err = l.journal.events.AppendEvent(ctx, EventAppend{
 		TaskID: taskID, Type: EventMessage, CreatedAt: now, Payload: payload,
 		Tag:         EventTag(EventMessage, now, 0, payload),
-		Producer:    Producer{"notice", 1},
+		Producer:    Producer{noticeProducer, 1},
 		MaxSequence: l.limits.StreamEvents,
 	})
 	return err

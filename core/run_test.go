@@ -239,6 +239,17 @@ func TestTokensThatAreRefusedDoNotKeepTheEndFromBeingRecorded(t *testing.T) {
 	}
 }
 
+func TestAClaimCannotTakeTheNameOfAProducerOfTheService(t *testing.T) {
+	h := newHost(t, atomicStores())
+	id := h.create("a")
+	for _, name := range []string{taskbridge.ControlProducer, "notice"} {
+		if _, err := h.lifecycle.Start(t.Context(), id, taskbridge.Claim{ID: "c", Producer: name}); !errors.Is(err, taskbridge.ErrInvalidArgument) {
+			t.Errorf("%s: %v, want ErrInvalidArgument", name, err)
+		}
+	}
+	h.must(h.lifecycle.Notice(t.Context(), id, taskbridge.Message{Text: "still there"}))
+}
+
 func TestASuspensionIsRecordedInCanonicalForm(t *testing.T) {
 	h := newHost(t, atomicStores())
 	id := h.create("a")
