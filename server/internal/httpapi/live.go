@@ -41,6 +41,25 @@ func (l *liveStreams) has(conn net.Conn) {
 		l.conns = make(map[net.Conn]struct{})
 	}
 	l.conns[conn] = struct{}{}
+	setSendBuffer(conn, sendBuffer)
+}
+
+// sendBuffer is what the system takes for a stream whose reader is behind; left
+// to itself it takes megabytes. partingBuffer leaves room for a close frame when
+// that is full.
+const (
+	sendBuffer    = 64 << 10
+	partingBuffer = 200 << 10
+)
+
+// setSendBuffer does nothing for connections that have none.
+func setSendBuffer(conn net.Conn, bytes int) {
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = wrapped.NetConn()
+	}
+	if tcp, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = tcp.SetWriteBuffer(bytes) // the connection has gone: the next write says so
+	}
 }
 
 // forget is for a connection that was closed before its stream began.

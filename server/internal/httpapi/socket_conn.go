@@ -142,14 +142,13 @@ func (c *socketConn) put(frames []byte) error {
 	return nil
 }
 
-// part writes what is missing of the frame that was begun and a close frame:
-// should a client that did not keep up read again within the write timeout, it
-// gets both. Nothing is written any more after it.
+// part writes what is missing of the frame that was begun and a close frame: a
+// client that did not keep up gets both should it read again. Nothing is written any more after it.
 func (c *socketConn) part(code websocket.StatusCode, reason string) error {
 	c.mu.Lock()
 	c.own()
 	last := c.rest
-	already := c.parted
+	already, broken := c.parted, c.broken
 	c.parted, c.rest, c.late = true, nil, nil
 	c.release()
 	c.mu.Unlock()
@@ -164,6 +163,9 @@ func (c *socketConn) part(code websocket.StatusCode, reason string) error {
 	last = append(last, reason...)
 	if err := c.api.writeSoon(c.Conn); err != nil {
 		return err
+	}
+	if broken {
+		setSendBuffer(c.Conn, partingBuffer)
 	}
 	_, err := c.Conn.Write(last)
 	return err

@@ -45,7 +45,11 @@ func (f *fixture) stream(taskID, query string, header ...string) *sse {
 	response, err := f.client.Do(r)
 	must(f.T, err)
 	f.Cleanup(func() { _ = response.Body.Close() }) // closed by the test already, or cut
-	return &sse{f.T, response, bufio.NewReader(response.Body)}
+	return newSSE(f.T, response)
+}
+
+func newSSE(t *testing.T, response *http.Response) *sse {
+	return &sse{t, response, bufio.NewReader(response.Body)}
 }
 
 // open opens a stream that must be there.
