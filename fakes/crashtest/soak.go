@@ -24,12 +24,13 @@ func Soak(t *testing.T, h Harness, seed uint64) {
 	t.Helper()
 	g := &game{
 		world: newWorld(t, h), runtime: newRuntime(),
-		random:    rand.New(rand.NewPCG(seed, seed)), //nolint:gosec // a game, not a secret
+		random:    rand.New(rand.NewPCG(seed, seed)),
 		created:   make(map[string]string),
 		cancelled: make(map[string]bool),
 		ended:     make(map[string]taskbridge.TaskStatus),
 		seen:      make(map[string][]taskbridge.Event),
 	}
+	g.runtime.crowded = true
 	passing, stop := context.WithCancel(g.ctx)
 	var pump, actors sync.WaitGroup
 	pump.Go(func() { g.letTimePass(passing) })

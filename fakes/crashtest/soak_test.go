@@ -21,7 +21,7 @@ func TestSoakPromisesHoldInRandomGames(t *testing.T) {
 	}
 	end := time.Now().Add(limit)
 	for !t.Failed() && time.Now().Before(end) {
-		seed := rand.Uint64() //nolint:gosec // a game, not a secret
+		seed := rand.Uint64()
 		for name, separate := range map[string]bool{"one store": false, "separate stores": true} {
 			t.Run(fmt.Sprintf("%s, seed %d", name, seed), func(t *testing.T) {
 				crashtest.Soak(t, crashtest.Harness{New: func(_ *testing.T, clock taskbridge.Clock) crashtest.Backend {
