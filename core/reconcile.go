@@ -27,7 +27,8 @@ type ReconciliationOptions struct {
 // Reconciler finishes what crashes and silent runtimes leave undone: it submits
 // what is owed, repeats cancellations, completes streams, asks about tasks that
 // have been silent, and settles what its runtime lost. Several may run over one
-// store; a lease keeps all but one idle, and without it they do no harm.
+// store; a lease keeps all but one idle (but for tasks that run in their own
+// process), and without it they do no harm.
 type Reconciler struct {
 	*base
 	leaser    Leaser
