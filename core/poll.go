@@ -66,7 +66,7 @@ func (s *TaskPollingService) PollEvents(ctx context.Context, principal Principal
 	if err != nil || len(page.Events) > 0 || request.Wait == 0 {
 		return page, err
 	}
-	waiter, err := s.newWaiter(ctx, request.Wait, func(wake func()) (func(), error) {
+	waiter, err := s.newWaiter(request.Wait, func(wake func()) (func(), error) {
 		return s.journal.events.WatchEvents(ctx, request.TaskID, wake)
 	})
 	if err != nil {

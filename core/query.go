@@ -19,7 +19,7 @@ func (s *TaskQueryService) GetTask(ctx context.Context, principal Principal, tas
 	if err != nil || wait <= 0 || row.Status.Terminal() {
 		return row, err
 	}
-	waiter, err := s.newWaiter(ctx, wait, func(wake func()) (func(), error) {
+	waiter, err := s.newWaiter(wait, func(wake func()) (func(), error) {
 		return s.journal.tasks.WatchTask(ctx, taskID, wake)
 	})
 	if err != nil {
@@ -49,7 +49,7 @@ type waiter struct {
 // wake-up have been lost.
 const backstop = 15 * time.Second
 
-func (b *base) newWaiter(ctx context.Context, limit time.Duration, watch func(wake func()) (func(), error)) (*waiter, error) {
+func (b *base) newWaiter(limit time.Duration, watch func(wake func()) (func(), error)) (*waiter, error) {
 	w := &waiter{clock: b.clock, wakes: make(chan struct{}, 1)}
 	stop, err := watch(func() {
 		select {

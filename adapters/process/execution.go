@@ -84,7 +84,7 @@ func (x *execution) begin() bool {
 			x.job.begun = true
 			x.mu.Unlock()
 			return true
-		case isAny(err, taskbridge.ErrNotRunnable, taskbridge.ErrTaskNotFound, taskbridge.ErrTaskFinished):
+		case isAny(err, taskbridge.ErrNotRunnable, taskbridge.ErrTaskNotFound, taskbridge.ErrTaskFinished, taskbridge.ErrStaleAttempt):
 			x.logger.Debug("task dropped", "reason", err)
 			return false
 		case isAny(err, taskbridge.ErrInvalidArgument, taskbridge.ErrClosed):
