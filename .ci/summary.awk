@@ -20,6 +20,7 @@ function seconds(   value) {
 	if (action == "pass" || action == "fail" || action == "skip") {
 		if (!(package in end)) order[++packages] = package
 		end[package] = action; elapsed[package] = seconds()
+		if (action == "fail") broken++
 	}
 }
 
@@ -33,5 +34,7 @@ END {
 		if (count[package, "skip"]) printf ", %d skipped", count[package, "skip"]
 		print ""
 	}
-	printf "\n%d passed, %d failed, %d skipped (tests and subtests) in %d packages\n", total["pass"], total["fail"], total["skip"], packages
+	printf "\n%d passed, %d failed, %d skipped (tests and subtests) in %d packages", total["pass"], total["fail"], total["skip"], packages
+	if (broken) printf ", of which %d FAILED", broken # one that crashed has no failed test
+	print ""
 }
