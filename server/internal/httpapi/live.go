@@ -2,9 +2,12 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -143,24 +146,32 @@ func (a *API) writeSoon(conn net.Conn) error {
 // errNoLongerPermitted ends a stream whose credentials have ended.
 var errNoLongerPermitted = errors.New("the credentials do not allow this any more")
 
-// watcher asks now and then whether a stream's client may still have it.
+// watcher asks now and then whether a stream's client may still have it. It keeps
+// what authentication needs of the request and not the request itself, which
+// holds on to its connection's buffers.
 type watcher struct {
 	api          *API
-	request      *http.Request // what authentication needs of it
 	subscription *taskbridge.Subscription
 	checked      time.Time
+
+	url              *url.URL
+	header           http.Header
+	host, remoteAddr string
+	tls              *tls.ConnectionState
 }
 
-func (a *API) watch(c *call, subscription *taskbridge.Subscription) *watcher {
-	return &watcher{
-		api: a,
-		// Not the request itself: it holds on to its connection's buffers.
-		request: &http.Request{
-			Method: c.r.Method, URL: c.r.URL, Header: c.r.Header, Host: c.r.Host, RemoteAddr: c.r.RemoteAddr, TLS: c.r.TLS,
-			Proto: c.r.Proto, ProtoMajor: c.r.ProtoMajor, ProtoMinor: c.r.ProtoMinor,
-		},
-		subscription: subscription,
-		checked:      a.opts.Clock.Now(),
+func (a *API) watch(c *call, subscription *taskbridge.Subscription) watcher {
+	header := make(http.Header)
+	for name, values := range c.r.Header {
+		switch {
+		case name == "Connection", name == "Upgrade", strings.HasPrefix(name, "Sec-Websocket-"):
+		default:
+			header[name] = values
+		}
+	}
+	return watcher{
+		api: a, subscription: subscription, checked: a.opts.Clock.Now(),
+		url: c.r.URL, header: header, host: c.r.Host, remoteAddr: c.r.RemoteAddr, tls: c.r.TLS,
 	}
 }
 
@@ -173,7 +184,10 @@ func (w *watcher) check() error {
 		return nil
 	}
 	w.checked = now
-	principal, err := w.api.opts.Authenticator.Authenticate(w.request)
+	principal, err := w.api.opts.Authenticator.Authenticate(&http.Request{
+		Method: http.MethodGet, URL: w.url, Header: w.header.Clone(), Host: w.host, RemoteAddr: w.remoteAddr, TLS: w.tls,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	})
 	switch {
 	case errors.Is(err, ErrUnauthenticated):
 		return errNoLongerPermitted

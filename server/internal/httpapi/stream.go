@@ -123,7 +123,7 @@ type eventStream struct {
 	api          *API
 	body         streamBody
 	subscription *taskbridge.Subscription
-	watcher      *watcher
+	watcher      watcher
 	taskID       string
 	requestID    string
 	lastID       string // the last event id sent, or the cursor that came in

@@ -173,7 +173,12 @@ type upgrade struct {
 	conn *socketConn // once it is taken over
 }
 
-const wsBufferBytes = 256
+// The library's buffers: it reads frames' heads by the first and writes control
+// frames, of 127 bytes at most, by the second, each in one write.
+const (
+	readBuffer  = 64
+	writeBuffer = 128
+)
 
 // WriteHeader lets the server write the head when the connection is taken over,
 // with a deadline: it may have one left from an earlier request.
@@ -196,5 +201,5 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	u.conn = newSocketConn(u.api, conn, bytes.Clone(early))
 	u.api.live.has(conn)
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, wsBufferBytes), bufio.NewWriterSize(u.conn, wsBufferBytes)), nil
+	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, readBuffer), bufio.NewWriterSize(u.conn, writeBuffer)), nil
 }

@@ -85,7 +85,7 @@ type socketSession struct {
 	requestID string
 	taskID    string
 	principal taskbridge.Principal
-	watcher   *watcher
+	watcher   watcher
 	first     chan clientFrame
 	gone      chan struct{} // closed when nothing is read any more
 	closed    func()        // says that the stream has ended
