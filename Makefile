@@ -113,6 +113,7 @@ test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others
 .PHONY: bench
 bench: ## the benchmarks: a table, and bench-results/bench.json; more flags in ARGS
 	@cd server && $(TESTENV) GOWORK=off $(GO) run ./cmd/taskbridge-bench -json ../bench-results/bench.json $(ARGS)
+	@cd server && $(TESTENV) GOWORK=off $(GO) run ./cmd/taskbridge-livebench -json ../bench-results/livebench.json
 
 .PHONY: soak
 soak: cc ## the long and random rest (build tag soak); SOAKTIME bounds each module
