@@ -149,7 +149,10 @@ func (b *base) submit(ctx context.Context, row Task, executor TaskExecutor) (Tas
 		ended, stands, err := b.reject(ctx, row, rejection)
 		switch {
 		case err != nil:
+			// What is not recorded is not told: the task is accepted still, and
+			// the next try may be taken.
 			b.logger.Error("rejection not recorded, the reconciler will submit again", "taskId", row.ID, "error", err)
+			return row, nil
 		case !stands:
 			return ended, nil
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/core/memory"
 )
 
 func TestARequestOutOfTheContractIsRefusedAndLeavesNothing(t *testing.T) {
@@ -108,5 +109,22 @@ func TestARejectedTaskIsFailedAndStaysSoUnderItsKey(t *testing.T) {
 	}
 	if events := h.events(rejection.TaskID); len(events) != 1 || events[0].Type != taskbridge.EventFailed {
 		t.Errorf("%+v", events)
+	}
+}
+
+func TestARejectionThatIsNotRecordedIsNotTold(t *testing.T) {
+	store := &shakyStore{Store: memory.NewStore(memory.Options{})}
+	router, err := taskbridge.NewExecutorRouter(map[string]taskbridge.TaskExecutor{"work": &rejectingExecutor{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, taskbridge.Stores{Tasks: store, Events: store}, func(o *taskbridge.Options) { o.Executors = router })
+	store.plan(0, 1)
+	result, err := h.Creation.CreateTask(t.Context(), me, taskbridge.CreateTaskRequest{ClientRequestID: "k", TaskType: "work"})
+	if err != nil || result.Task.Status != taskbridge.StatusAccepted {
+		t.Errorf("%s, %v; want an accepted task, as the row says", result.Task.Status, err)
+	}
+	if row := h.row(result.Task.ID); row.Status != taskbridge.StatusAccepted || row.Due.Submission.IsZero() {
+		t.Errorf("the row is %s, due %v", row.Status, row.Due.Submission)
 	}
 }

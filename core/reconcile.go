@@ -353,5 +353,12 @@ func (r *Reconciler) inspect(ctx context.Context, row Task) Inspection {
 		r.logger.Warn("runtime cannot say what became of the task", "taskId", row.ID, "error", err)
 		return Inspection{Knowledge: InspectionUnknown}
 	}
+	if inspection.Knowledge == InspectionFinished {
+		if _, err := inspection.Outcome.payload(r.limits.TerminalPayload); err != nil {
+			// An end without an outcome that can be recorded: the task ends all the same.
+			r.logger.Error("executor gives an outcome that cannot be recorded", "taskId", row.ID, "error", err)
+			return Inspection{Knowledge: InspectionGone}
+		}
+	}
 	return inspection
 }

@@ -316,3 +316,25 @@ func TestAServerMindsItsOwnTasksWhileAnotherReconciles(t *testing.T) {
 		}
 	})
 }
+
+func TestAnEndWithoutAnOutcomeEndsTheTaskAllTheSame(t *testing.T) {
+	for name, outcome := range map[string]taskbridge.Outcome{
+		"none":     {},
+		"open":     {Status: taskbridge.StatusRunning},
+		"not JSON": {Status: taskbridge.StatusCompleted, Completion: taskbridge.Completion{Result: []byte("{")}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			executor := &playedExecutor{inspect: func(taskbridge.Task) taskbridge.Inspection {
+				return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: outcome}
+			}}
+			h := newHost(t, atomicStores(), executedBy(t, map[string]taskbridge.TaskExecutor{"played": executor}))
+			id := h.createOf("k", "played")
+			<-time.After(2 * time.Minute)
+			h.must(h.Reconciler.RunOnce(t.Context()))
+			failure, _ := h.row(id).Failure()
+			if failure.Code != taskbridge.CodeExecutorLost || !failure.Retryable {
+				t.Errorf("%s: %s, %+v", name, h.row(id).Status, failure)
+			}
+		})
+	}
+}
