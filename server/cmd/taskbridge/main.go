@@ -23,6 +23,7 @@ const usage = `TaskBridge stands between clients and work that takes long.
 Usage:
   taskbridge serve [flags]   run the server; --help shows the flags
   taskbridge keygen [flags]  make an API key; --help shows the flags
+  taskbridge health [flags]  ask a server whether it answers; --help shows the flags
   taskbridge version         say which version this is
   taskbridge help            say this
 `
@@ -48,6 +49,8 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return serve(args, environ, stdout, stderr)
 	case "keygen":
 		return keygen(args, stdout, stderr)
+	case "health":
+		return health(args, environ, stdout, stderr)
 	case "version", "--version":
 		return show(stdout, stderr, version()+"\n")
 	case "help", "--help", "-h":

@@ -28,6 +28,7 @@ func TestTheCommandLine(t *testing.T) {
 		{"keygen --subject ci --scope everything", "", exitUsage, "", "everything"},
 		{"keygen --subject ci --scope tasks:read --expires-in soon", "", exitUsage, "", "soon"},
 		{"keygen --subject ci --scope tasks:read now", "", exitUsage, "", "now"},
+		{"health --help", "", exitOK, "--listen", ""},
 		{"serve --data /dev/null --listen 127.0.0.1:0", "", exitFailed, "", "/dev/null"},
 	} {
 		var stdout, stderr strings.Builder
