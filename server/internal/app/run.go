@@ -160,16 +160,20 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 		return nil, err
 	}
 	api, err := httpapi.New(httpapi.Options{
-		Bridge:         bridge,
-		Authenticator:  authenticator,
-		Limiter:        limiter,
-		AccessControl:  c.Auth.On(),
-		Ready:          checks,
-		Pages:          pages(c, watch, logger),
-		BeginRequest:   beginRequest(watch),
-		RouteReached:   telemetry.SetRoute,
-		Traceparent:    telemetry.TraceparentOf,
-		StreamOpened:   func(transport string) func() { return watch.Open(telemetry.Transport(transport)) },
+		Bridge:        bridge,
+		Authenticator: authenticator,
+		Limiter:       limiter,
+		AccessControl: c.Auth.On(),
+		Ready:         checks,
+		Pages:         pages(c, watch, logger),
+		BeginRequest:  beginRequest(watch),
+		RouteReached:  telemetry.SetRoute,
+		Traceparent:   telemetry.TraceparentOf,
+		StreamOpened:  func(transport string) func() { return watch.Open(telemetry.Transport(transport)) },
+		Delivered: func(transport string, events, bytes int) {
+			watch.Delivered(telemetry.Transport(transport), events, bytes)
+		},
+		SlowReaderCut:  func(transport string) { watch.SlowReaderCut(telemetry.Transport(transport)) },
 		Refused:        func() { watch.AuthenticationFailed(authMode(c)) },
 		Limited:        func(limit *ratelimit.LimitError) { watch.RateLimited(limitLabel(limit)) },
 		AllowedHosts:   c.HTTP.AllowedHosts,

@@ -49,8 +49,15 @@ type Options struct {
 	// Recheck is how often a stream's client is authenticated again; default 15 s.
 	Recheck time.Duration
 	// StreamOpened, if not nil, is called when a stream begins ("sse" or
-	// "websocket"), and what it returns when the stream has ended.
+	// "websocket") and when a poll begins to wait ("longpoll"), and what it
+	// returns when that has ended.
 	StreamOpened func(transport string) (closed func())
+	// Delivered, if not nil, is called after each write to a stream, with the
+	// events in it, maybe none, and its bytes above the transfer coding.
+	Delivered func(transport string, events, bytes int)
+	// SlowReaderCut, if not nil, is called for each stream that is given up
+	// since a write to it took longer than WriteTimeout.
+	SlowReaderCut func(transport string)
 
 	// Pages are answered to GET and HEAD besides the API, by path; anybody may
 	// have them.
@@ -119,6 +126,12 @@ func New(opts Options) (*API, error) {
 	}
 	if opts.StreamOpened == nil {
 		opts.StreamOpened = func(string) func() { return func() {} }
+	}
+	if opts.Delivered == nil {
+		opts.Delivered = func(string, int, int) {}
+	}
+	if opts.SlowReaderCut == nil {
+		opts.SlowReaderCut = func(string) {}
 	}
 	if opts.BeginRequest == nil {
 		opts.BeginRequest = func(r *http.Request) (*http.Request, func(int, bool)) { return r, func(int, bool) {} }

@@ -14,6 +14,9 @@ func (a *API) pollEvents(c *call) error {
 		return err
 	}
 	request.TaskID = c.taskID
+	if request.Wait > 0 {
+		defer a.opts.StreamOpened("longpoll")()
+	}
 	result, err := waiting(a, c, request.Wait, func(ctx context.Context, wait time.Duration) (taskbridge.PollResult, error) {
 		request.Wait = wait
 		return a.opts.Bridge.Polling.PollEvents(ctx, c.principal, request)

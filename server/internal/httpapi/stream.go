@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -160,6 +161,9 @@ func (s *eventStream) logCut(ctx context.Context, err error) {
 	var failed *writeError
 	switch {
 	case errors.As(err, &failed):
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.api.drained.Err() == nil {
+			s.api.opts.SlowReaderCut("sse")
+		}
 		logger.Debug("a stream's reader has gone or is too slow", "error", err)
 	case ctx.Err() != nil, errors.Is(err, taskbridge.ErrClosed), errors.Is(err, errNoLongerPermitted):
 		logger.Debug("a stream was cut", "error", err)
@@ -195,9 +199,9 @@ func (s *eventStream) deliver(ctx context.Context) error {
 			err = s.events(frames)
 		case !replayed:
 			replayed = true
-			err = s.write(func(p []byte) []byte { return append(p, comment...) })
+			err = s.write(0, func(p []byte) []byte { return append(p, comment...) })
 		default:
-			err = s.write(s.heartbeat)
+			err = s.write(0, s.heartbeat)
 		}
 		if err != nil {
 			return err
@@ -208,18 +212,19 @@ func (s *eventStream) deliver(ctx context.Context) error {
 // events writes frames, in pieces that leave at once.
 func (s *eventStream) events(frames []taskbridge.Frame) error {
 	for len(frames) > 0 {
-		err := s.write(func(p []byte) []byte {
-			for len(frames) > 0 && (len(p) == headroom || len(p)+len(frames[0].Envelope) <= livePiece) {
+		n := fitting(frames)
+		err := s.write(n, func(p []byte) []byte {
+			for _, frame := range frames[:n] {
 				p = append(p, "id: "...)
-				p = append(p, frames[0].EventID...)
+				p = append(p, frame.EventID...)
 				p = append(p, "\ndata: "...)
-				p = append(p, frames[0].Envelope...)
+				p = append(p, frame.Envelope...)
 				p = append(p, "\n\n"...)
-				s.lastID = frames[0].EventID
-				frames = frames[1:]
 			}
 			return p
 		})
+		s.lastID = frames[n-1].EventID
+		frames = frames[n:]
 		if err != nil {
 			return err
 		}
@@ -240,13 +245,28 @@ func (s *eventStream) heartbeat(p []byte) []byte {
 	return append(p, "\",\"payload\":{\"live\":true}}\n\n"...)
 }
 
-// write sends what fill appends.
-func (s *eventStream) write(fill func([]byte) []byte) error {
+// fitting returns how many of the frames, one at least, go into one piece.
+func fitting(frames []taskbridge.Frame) int {
+	size := len(frames[0].Envelope)
+	for n := 1; n < len(frames); n++ {
+		if size += len(frames[n].Envelope) + aroundEvent; size > livePiece {
+			return n
+		}
+	}
+	return len(frames)
+}
+
+// aroundEvent is about what a transport puts round an event.
+const aroundEvent = 64
+
+// write sends what fill appends, so many events.
+func (s *eventStream) write(events int, fill func([]byte) []byte) error {
 	piece := takePiece()
 	defer givePiece(piece)
 	*piece = fill(append(*piece, make([]byte, headroom)...))
 	if err := s.body.write(*piece); err != nil {
 		return &writeError{err}
 	}
+	s.api.opts.Delivered("sse", events, len(*piece)-headroom)
 	return nil
 }

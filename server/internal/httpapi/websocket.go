@@ -200,7 +200,7 @@ func (s *socketSession) deliver(ctx context.Context, subscription *taskbridge.Su
 		return err
 	}
 	if final, atEnd := subscription.Final(); atEnd {
-		if err := s.message(final.Envelope); err != nil {
+		if err := s.events([]taskbridge.Frame{final}); err != nil {
 			return err
 		}
 		return &ending{closeEnded, "the task has ended", nil}
@@ -255,19 +255,20 @@ func (s *socketSession) heartbeat() error {
 	}
 	b := append([]byte(`{"type":"HEARTBEAT","taskId":`), appendString(nil, s.taskID)...)
 	b = append(b, `,"live":true}`...)
-	return s.write(func(p []byte) []byte { return append(appendText(p, b), final|opPing, 0) })
+	return s.write(0, func(p []byte) []byte { return append(appendText(p, b), final|opPing, 0) })
 }
 
 // events writes frames, in pieces that leave at once.
 func (s *socketSession) events(frames []taskbridge.Frame) error {
 	for len(frames) > 0 {
-		err := s.write(func(p []byte) []byte {
-			for len(frames) > 0 && (len(p) == 0 || len(p)+len(frames[0].Envelope) <= livePiece) {
-				p = appendText(p, frames[0].Envelope)
-				frames = frames[1:]
+		n := fitting(frames)
+		err := s.write(n, func(p []byte) []byte {
+			for _, frame := range frames[:n] {
+				p = appendText(p, frame.Envelope)
 			}
 			return p
 		})
+		frames = frames[n:]
 		if err != nil {
 			return err
 		}
@@ -276,17 +277,18 @@ func (s *socketSession) events(frames []taskbridge.Frame) error {
 }
 
 func (s *socketSession) message(text []byte) error {
-	return s.write(func(p []byte) []byte { return appendText(p, text) })
+	return s.write(0, func(p []byte) []byte { return appendText(p, text) })
 }
 
-// write sends the WebSocket frames that fill appends.
-func (s *socketSession) write(fill func([]byte) []byte) error {
+// write sends the WebSocket frames that fill appends, so many events.
+func (s *socketSession) write(events int, fill func([]byte) []byte) error {
 	piece := takePiece()
 	defer givePiece(piece)
 	*piece = fill(*piece)
 	if err := s.raw.send(*piece); err != nil {
 		return &writeError{err}
 	}
+	s.api.opts.Delivered("websocket", events, len(*piece))
 	return nil
 }
 
@@ -342,6 +344,7 @@ func (s *socketSession) ending(ctx context.Context, err error) *ending {
 	case drained, errors.Is(err, taskbridge.ErrClosed):
 		return &ending{closeGoingAway, "the server is shutting down", nil}
 	case failed != nil:
+		s.api.opts.SlowReaderCut("websocket")
 		return &ending{closeTooSlow, "too slow: resume from your cursor", nil}
 	case errors.Is(err, taskbridge.ErrTaskNotFound):
 		return &ending{closeNotFound, "there is no such task", nil}
