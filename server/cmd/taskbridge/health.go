@@ -93,6 +93,7 @@ func askHealth(listen string, secure bool) error {
 	if err != nil {
 		return err
 	}
+	r.Host = "localhost" // which every server answers to, whatever hosts it is told to allow
 	client := http.Client{
 		Transport: &http.Transport{ // through no proxy
 			DisableKeepAlives: true,

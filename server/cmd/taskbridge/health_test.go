@@ -10,7 +10,7 @@ import (
 
 func TestHealthSaysWhetherTheServerAnswers(t *testing.T) {
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != "/health" {
+		if r.Method != http.MethodGet || r.URL.Path != "/health" || r.Host != "localhost" {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	})
