@@ -112,7 +112,7 @@ func start(ctx context.Context, o Options, kind string, events int) (p *process,
 		return nil, err
 	}
 	args := slices.Concat(o.Server[1:], []string{kind, filepath.Join(p.dir, "data"), strconv.Itoa(events)})
-	p.cmd = exec.CommandContext(ctx, o.Server[0], args...) //nolint:gosec // this program's own command line
+	p.cmd = exec.CommandContext(ctx, o.Server[0], args...)
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
