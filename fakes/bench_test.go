@@ -35,8 +35,9 @@ func newBench(t *testing.T, opts fakes.Options) *bench {
 	b.lifecycle, err = taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{
 		Stores: fakes.WrapStores(taskbridge.Stores{Tasks: b.store, Events: b.store}, b.faults),
 		Clock:  b.clock,
-		// Longer than any script's wait, so that a wait can be told from it.
-		TokenDelay: 5 * time.Second,
+		// Longer than any test, so that a script's wait can be told from them: a
+		// run that has just ended may not have stopped its timers yet.
+		TokenDelay: time.Hour, Backstop: time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)
