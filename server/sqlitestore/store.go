@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,15 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 
 func (s *Store) open(ctx context.Context, opts Options) error {
 	database := s.folder.database()
+	// Made here and not by SQLite, so that nobody else on the machine can read
+	// it; the files beside it get the same mode.
+	file, err := os.OpenFile(database, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
 	first, err := openConn(ctx, database, writerSettings)
 	if err != nil {
 		return err
