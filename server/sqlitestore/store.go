@@ -154,9 +154,13 @@ func (s *Store) Close() error { return s.closeFn() }
 func (s *Store) close() error {
 	s.closed.Store(true)
 	s.sending.Lock() // waits for the senders that saw the store open
-	close(s.writer.queue)
 	s.sending.Unlock()
-	errs := []error{s.readers.close(), s.writer.close(), s.folder.close()}
+	// The readers go first: the connection that closes last moves the log into
+	// the database and removes it, and two that close at once each take the other
+	// for one that stays.
+	errs := []error{s.readers.close()}
+	close(s.writer.queue)
+	errs = append(errs, s.writer.close(), s.folder.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("sqlitestore: close: %w", err)
 	}
