@@ -124,3 +124,10 @@ func (r *ExecutorRouter) Executor(taskType string) (TaskExecutor, error) {
 func (r *ExecutorRouter) Types() []string {
 	return slices.Sorted(maps.Keys(r.byType))
 }
+
+// SubmissionTokens makes submission tokens: what an executor hands to the
+// runtime with a task, so that a worker elsewhere may start it over the worker
+// API and do nothing else. Safe for concurrent use, and quick.
+type SubmissionTokens interface {
+	SubmissionToken(taskID string) (string, error)
+}

@@ -103,6 +103,9 @@ type Claim struct {
 	// Instance is the id of the server instance in whose process the work runs,
 	// empty for any other; it must be the row's.
 	Instance string
+	// Token is the submission token that came with the task, for a lifecycle that
+	// is remote; a local one does not look at it.
+	Token string
 }
 
 // Progress is the payload of TASK_PROGRESS.

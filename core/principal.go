@@ -25,6 +25,9 @@ const (
 	// ScopeAdmin: to read and to cancel every owner's tasks. It is the only
 	// exception to ownership, and does not let one create.
 	ScopeAdmin Scope = "admin"
+	// ScopeWorker: to work on every owner's tasks, over the worker API: read their
+	// input, start them and report. It reaches nothing of the client's API.
+	ScopeWorker Scope = "worker"
 )
 
 // Permission is what a principal wants to do with tasks.
