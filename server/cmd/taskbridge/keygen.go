@@ -34,7 +34,7 @@ func keygen(args []string, stdout, stderr io.Writer) int {
 		expires time.Duration
 	)
 	flags.StringVar(&entry.Subject, "subject", "", "whose key it is: the owner of the tasks that it creates")
-	flags.StringSliceVar(&scopes, "scope", nil, "tasks:read, tasks:write or admin; may be repeated")
+	flags.StringSliceVar(&scopes, "scope", nil, "tasks:read, tasks:write, admin or worker; may be repeated")
 	flags.StringVar(&entry.ID, "id", "", "name of the key, no secret (default: a random one)")
 	flags.DurationVar(&expires, "expires-in", 0, "time after which it is refused, as 2160h (default: never)")
 	err := flags.Parse(args)

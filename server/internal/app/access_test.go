@@ -26,13 +26,14 @@ import (
 
 // keyring is a file of API keys and the keys themselves by their ids.
 type keyring struct {
-	file string
-	keys map[string]string
+	file    string
+	keys    map[string]string
+	entries map[string]auth.KeyEntry // with their hashes
 }
 
 func newKeyring(t *testing.T, entries ...auth.KeyEntry) keyring {
 	t.Helper()
-	k := keyring{filepath.Join(t.TempDir(), "keys.yaml"), map[string]string{}}
+	k := keyring{filepath.Join(t.TempDir(), "keys.yaml"), map[string]string{}, map[string]auth.KeyEntry{}}
 	k.write(t, entries...)
 	return k
 }
@@ -40,18 +41,26 @@ func newKeyring(t *testing.T, entries ...auth.KeyEntry) keyring {
 // write replaces the file; the keys in it are new.
 func (k keyring) write(t *testing.T, entries ...auth.KeyEntry) {
 	t.Helper()
-	content := "keys:\n"
-	for _, entry := range entries {
+	for i, entry := range entries {
 		key, complete, err := auth.NewKey(entry)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := complete.FileText()
+		k.keys[entry.ID], k.entries[entry.ID], entries[i] = key, complete, complete
+	}
+	k.put(t, entries...)
+}
+
+// put replaces the file by entries that have their hashes.
+func (k keyring) put(t *testing.T, entries ...auth.KeyEntry) {
+	t.Helper()
+	content := "keys:\n"
+	for _, entry := range entries {
+		text, err := entry.FileText()
 		if err != nil {
 			t.Fatal(err)
 		}
 		content += text
-		k.keys[entry.ID] = key
 	}
 	if len(entries) == 0 {
 		content = "keys: []\n"
@@ -86,7 +95,7 @@ func (i *instance) send(method, path, credential, body string) answered {
 	if credential != "" {
 		r.Header.Set("Authorization", "Bearer "+credential)
 	}
-	response, err := openapitest.Transport(i.t, nil).RoundTrip(r)
+	response, err := openapitest.Transport(i.t, i.client.Transport).RoundTrip(r)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -118,7 +127,7 @@ func (i *instance) socket(credential, task string) (status int, code websocket.S
 	if credential != "" {
 		header.Set("Authorization", "Bearer "+credential)
 	}
-	conn, response, err := websocket.Dial(ctx, i.url+"/api/v1/tasks/ws", &websocket.DialOptions{HTTPHeader: header})
+	conn, response, err := websocket.Dial(ctx, i.url+"/api/v1/tasks/ws", &websocket.DialOptions{HTTPHeader: header, HTTPClient: i.client})
 	if err != nil {
 		if response == nil {
 			i.t.Fatal(err)
@@ -131,11 +140,13 @@ func (i *instance) socket(credential, task string) (status int, code websocket.S
 		i.t.Fatal(err)
 	}
 	for {
-		if _, _, err := conn.Read(ctx); err != nil {
+		_, frame, err := conn.Read(ctx)
+		if err != nil {
 			var closed websocket.CloseError
 			errors.As(err, &closed)
 			return response.StatusCode, closed.Code, closed.Reason
 		}
+		checkFrame(i.t, frame)
 	}
 }
 

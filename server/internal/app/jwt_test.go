@@ -26,6 +26,9 @@ type issuer struct {
 	mu  sync.Mutex
 	key *ecdsa.PrivateKey // nil: the server is out of order
 	id  string
+
+	signer jose.Signer       // of the last rotation
+	others []jose.JSONWebKey // published beside the key
 }
 
 func newIssuer(t *testing.T) *issuer {
@@ -38,10 +41,21 @@ func newIssuer(t *testing.T) *issuer {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: i.id, Algorithm: "ES256", Use: "sig"}}})
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: append([]jose.JSONWebKey{public(i.key, i.id)}, i.others...)})
 	}))
 	t.Cleanup(i.Close)
 	return i
+}
+
+func public(key *ecdsa.PrivateKey, id string) jose.JSONWebKey {
+	return jose.JSONWebKey{Key: &key.PublicKey, KeyID: id, Algorithm: "ES256", Use: "sig"}
+}
+
+// publishBeside publishes these keys beside the one that was rotated to.
+func (i *issuer) publishBeside(keys ...jose.JSONWebKey) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.others = keys
 }
 
 // rotate publishes a new key alone and returns a token that it has signed.
@@ -51,18 +65,24 @@ func (i *issuer) rotate(t *testing.T, id string) (token string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: id}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err = jwt.Signed(signer).Claims(map[string]any{
-		"iss": "https://id.example", "aud": "taskbridge", "sub": "alice", "scope": "tasks:read tasks:write",
-		"exp": time.Now().Add(time.Hour).Unix(),
-	}).Serialize()
+	i.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: id}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	i.publish(key, id)
+	return i.token(t, time.Hour)
+}
+
+// token is alice's and signed with the last key.
+func (i *issuer) token(t *testing.T, life time.Duration) string {
+	t.Helper()
+	token, err := jwt.Signed(i.signer).Claims(map[string]any{
+		"iss": "https://id.example", "aud": "taskbridge", "sub": "alice", "scope": "tasks:read tasks:write",
+		"exp": time.Now().Add(life).Unix(),
+	}).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return token
 }
 

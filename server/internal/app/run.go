@@ -11,6 +11,7 @@ import (
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/server/internal/auth"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
 	"github.com/taskbridge/taskbridge/server/internal/ratelimit"
@@ -32,7 +33,9 @@ func Run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 	return run(ctx, c, logger, openStore)
 }
 
-func run(ctx context.Context, c *config.Config, logger *slog.Logger, open opener) (err error) {
+// run takes what tests replace: the store, and options of the transport that are
+// no settings.
+func run(ctx context.Context, c *config.Config, logger *slog.Logger, open opener, adjust ...func(*httpapi.Options)) (err error) {
 	var parts teardown
 	defer func() {
 		drain, cancel := context.WithTimeout(context.Background(), c.DrainTimeout)
@@ -57,7 +60,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger, open opener
 		}
 		return nil
 	})
-	s, err := start(ctx, c, logger, open, &parts)
+	s, err := start(ctx, c, logger, open, adjust, &parts)
 	if err != nil {
 		if ctx.Err() != nil {
 			logger.Info("stopped while starting", "error", err)
@@ -90,7 +93,7 @@ type server struct {
 
 // start makes the parts, from the store up, and finishes what an earlier
 // process has left. Parts are torn down in the opposite order.
-func start(ctx context.Context, c *config.Config, logger *slog.Logger, open opener, parts *teardown) (*server, error) {
+func start(ctx context.Context, c *config.Config, logger *slog.Logger, open opener, adjust []func(*httpapi.Options), parts *teardown) (*server, error) {
 	store, err := open(ctx, c)
 	if err != nil {
 		return nil, err
@@ -159,7 +162,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	if err := serveAside(ctx, c, watch, logger, parts); err != nil {
 		return nil, err
 	}
-	api, err := httpapi.New(httpapi.Options{
+	opts := httpapi.Options{
 		Bridge:        bridge,
 		Authenticator: authenticator,
 		Limiter:       limiter,
@@ -174,8 +177,8 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 			watch.Delivered(telemetry.Transport(transport), events, bytes)
 		},
 		SlowReaderCut:  func(transport string) { watch.SlowReaderCut(telemetry.Transport(transport)) },
-		Refused:        func() { watch.AuthenticationFailed(authMode(c)) },
-		Limited:        func(limit *ratelimit.LimitError) { watch.RateLimited(limitLabel(limit)) },
+		Refused:        func(err error) { watch.AuthenticationFailed(authModes[auth.PresentedOf(err)]) },
+		Limited:        func(limit *ratelimit.LimitError) { watch.RateLimited(limits[limit.Kind]) },
 		AllowedHosts:   c.HTTP.AllowedHosts,
 		AllowedOrigins: c.AllowedOrigins,
 		BodyBytes:      int64(c.HTTP.BodyBytes),
@@ -184,7 +187,11 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 		WriteTimeout:   c.HTTP.WriteTimeout,
 		Heartbeat:      c.HTTP.Heartbeat,
 		Logger:         logger,
-	})
+	}
+	for _, change := range adjust {
+		change(&opts)
+	}
+	api, err := httpapi.New(opts)
 	return &server{instance, router, api}, err
 }
 

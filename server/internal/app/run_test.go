@@ -22,6 +22,7 @@ import (
 	"github.com/taskbridge/taskbridge/core/memory"
 	"github.com/taskbridge/taskbridge/fakes"
 	"github.com/taskbridge/taskbridge/server/internal/config"
+	"github.com/taskbridge/taskbridge/server/internal/httpapi"
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +39,8 @@ type instance struct {
 	stop context.CancelFunc
 	done chan error
 	log  *lockedBuffer
+
+	client *http.Client // of the test
 }
 
 type lockedBuffer struct {
@@ -79,13 +82,13 @@ func load(t *testing.T, args ...string) *config.Config {
 	return c
 }
 
-func startServer(t *testing.T, c *config.Config, open opener) *instance {
+func startServer(t *testing.T, c *config.Config, open opener, adjust ...func(*httpapi.Options)) *instance {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	i := &instance{t: t, stop: cancel, done: make(chan error, 1), log: &lockedBuffer{}}
+	i := &instance{t: t, stop: cancel, done: make(chan error, 1), log: &lockedBuffer{}, client: http.DefaultClient}
 	listening := make(chan string, 1)
 	logger := slog.New(announced{slog.NewTextHandler(i.log, &slog.HandlerOptions{Level: c.LogLevel}), listening})
-	go func() { i.done <- run(ctx, c, logger, open) }()
+	go func() { i.done <- run(ctx, c, logger, open, adjust...) }()
 	t.Cleanup(cancel)
 	select {
 	case i.url = <-listening:
@@ -110,7 +113,7 @@ func (i *instance) request(method, path, body string, want int) string {
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Prefer", "wait=30")
-	response, err := http.DefaultClient.Do(r)
+	response, err := i.client.Do(r)
 	if err != nil {
 		i.t.Fatal(err)
 	}

@@ -10,9 +10,9 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/taskbridge/taskbridge/server/internal/auth"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/openapi"
 	"github.com/taskbridge/taskbridge/server/internal/ratelimit"
@@ -67,26 +67,19 @@ func beginRequest(t *telemetry.Telemetry) func(*http.Request) (*http.Request, fu
 	}
 }
 
-// authMode is the label of failures; with several modes on nobody can say whose
-// one without credentials was.
-func authMode(c *config.Config) telemetry.AuthMode {
-	if len(c.Auth.Modes) != 1 {
-		return "several"
-	}
-	return map[config.AuthMode]telemetry.AuthMode{
-		config.AuthNone: telemetry.AuthNone, config.AuthAPIKey: telemetry.AuthAPIKey,
-		config.AuthJWT: telemetry.AuthJWT, config.AuthProxy: telemetry.AuthHeader,
-	}[c.Auth.Modes[0]]
+// authModes are the labels of refusals, by what the request had shown: which of
+// several modes is meant by one that shows nothing, nobody can say.
+var authModes = map[auth.Presented]telemetry.AuthMode{
+	auth.PresentedNothing: telemetry.AuthNone, auth.PresentedAPIKey: telemetry.AuthAPIKey,
+	auth.PresentedJWT: telemetry.AuthJWT, auth.PresentedIdentity: telemetry.AuthHeader,
+	auth.PresentedUnclear: telemetry.AuthUnclear,
 }
 
-func limitLabel(limit *ratelimit.LimitError) telemetry.Limit {
-	switch {
-	case strings.Contains(limit.Limit, "streams"):
-		return telemetry.LimitStreams
-	case strings.Contains(limit.Limit, "at once"):
-		return telemetry.LimitConcurrency
-	}
-	return telemetry.LimitRate
+// limits are the labels of limits.
+var limits = map[ratelimit.Kind]telemetry.Limit{
+	ratelimit.KindRequests: telemetry.LimitRate, ratelimit.KindCreates: telemetry.LimitCreations,
+	ratelimit.KindConcurrent: telemetry.LimitConcurrency, ratelimit.KindStreams: telemetry.LimitStreams,
+	ratelimit.KindTotalStreams: telemetry.LimitTotalStreams,
 }
 
 // serveAside serves metrics and profiles on the addresses that they have of

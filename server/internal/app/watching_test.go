@@ -64,7 +64,7 @@ func TestWithAccessControlMetricsAreOnTheirOwnAddressAlone(t *testing.T) {
 		return "http://" + address
 	}
 	s.url = at("metrics")
-	if got := s.request("GET", "/metrics", "", http.StatusOK); !strings.Contains(got, `taskbridge_authentication_failures_total{mode="api_key"} 1`) {
+	if got := s.request("GET", "/metrics", "", http.StatusOK); !strings.Contains(got, `taskbridge_authentication_failures_total{mode="none"} 1`) {
 		t.Error("the refusal was not counted")
 	}
 	s.url = at("profiles")
@@ -73,6 +73,138 @@ func TestWithAccessControlMetricsAreOnTheirOwnAddressAlone(t *testing.T) {
 	if err := s.end(); err != nil {
 		t.Error(err)
 	}
+}
+
+// scrape returns the metrics of a server whose --metrics-listen is set.
+func (i *instance) scrape() string {
+	i.t.Helper()
+	_, rest, ok := strings.Cut(i.log.String(), "what=metrics address=")
+	if !ok {
+		i.t.Fatalf("no address of metrics in %s", i.log)
+	}
+	address, _, _ := strings.Cut(rest, "\n")
+	response, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestRefusalsAreCountedByWhatWasPresentedWhateverModesAreOn(t *testing.T) {
+	ring, provider := newKeyring(t), newIssuer(t)
+	token := provider.rotate(t, "k")
+	s := startServer(t, load(t, "--store", "memory", "--metrics-listen", "127.0.0.1:0", "--auth-modes", "apikey,jwt,proxy",
+		"--auth-api-keys-file", ring.file, "--auth-proxy-trusted", "10.0.0.1",
+		"--auth-jwt-issuer", "https://id.example", "--auth-jwt-audiences", "taskbridge", "--auth-jwt-keys-url", provider.URL), openStore)
+	for _, headers := range []map[string]string{
+		{},
+		{"Authorization": "Bearer tbk_unknown"},
+		{"Authorization": "Bearer " + token[:len(token)-4] + "AAAA"},
+		{"X-Taskbridge-Subject": "alice"},
+		{"Authorization": "Bearer tbk_unknown", "X-API-Key": "tbk_another"},
+	} {
+		r, err := http.NewRequest("GET", s.url+"/api/v1/tasks", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range headers {
+			r.Header.Set(name, value)
+		}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%v: %d, %v", headers, response.StatusCode, err)
+		}
+	}
+	metrics := s.scrape()
+	for _, mode := range []string{"none", "api_key", "jwt", "identity_header", "unclear"} {
+		if want := `taskbridge_authentication_failures_total{mode="` + mode + `"} 1`; !strings.Contains(metrics, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if strings.Contains(metrics, `failures_total{mode="other"}`) {
+		t.Error("a refusal is of no known mode")
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEveryLimitIsCountedUnderItsOwnName(t *testing.T) {
+	for label, test := range map[string]struct {
+		setting []string
+		held    string // the transport by which the limit's one place is taken; "": by requests
+		over    func(s *instance, task, started string, key http.Header) (status int)
+		want    int
+	}{
+		"rate": {[]string{"--rate-limit-requests-per-second=0.001", "--rate-limit-requests-burst=20"}, "",
+			(*instance).listTillRefused, 429},
+		"creations": {[]string{"--rate-limit-creates-per-second=0.001", "--rate-limit-creates-burst=1"}, "",
+			func(s *instance, _, _ string, key http.Header) int {
+				status, _ := s.exchange("POST", "/api/v1/tasks", key, `{"clientRequestId":"another","taskType":"demo"}`)
+				return status
+			}, 429},
+		"streams":       {[]string{"--rate-limit-streams=1"}, "websocket", (*instance).openStream, 429},
+		"total_streams": {[]string{"--rate-limit-total-streams=1"}, "sse", (*instance).openStream, 503},
+		"concurrency":   {[]string{"--rate-limit-concurrent-requests=1"}, "longpoll", (*instance).listTillRefused, 429},
+	} {
+		t.Run(label, func(t *testing.T) {
+			ring := newKeyring(t, auth.KeyEntry{ID: "k", Subject: "alice", Scopes: both()})
+			key := bearer(ring.keys["k"])
+			s := startServer(t, load(t, append(test.setting, "--store", "memory", "--metrics-listen", "127.0.0.1:0",
+				"--auth-modes", "apikey", "--auth-api-keys-file", ring.file)...), openStore)
+			task, started := s.demo(key, "k", 3_600_000)
+			var held *follower
+			if test.held != "" {
+				s.untilMetric(`taskbridge_streams_open{transport="longpoll"} 0`) // demo's own
+				held, _ = s.follow(test.held, task, key, started)
+				s.untilMetric(`taskbridge_streams_open{transport="` + test.held + `"} 1`)
+			}
+			if status := test.over(s, task, started, key); status != test.want {
+				t.Errorf("over the limit: %d, want %d", status, test.want)
+			}
+			if metrics, want := s.scrape(), `taskbridge_rate_limited_requests_total{limit="`+label+`"} 1`; !strings.Contains(metrics, want) {
+				t.Errorf("no %s", want)
+			}
+			if held != nil {
+				held.stop()
+			}
+			if err := s.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func (i *instance) untilMetric(line string) {
+	i.t.Helper()
+	for limit := time.Now().Add(waitLimit); !strings.Contains(i.scrape(), line); {
+		if time.Now().After(limit) {
+			i.t.Fatalf("%s never comes", line)
+		}
+	}
+}
+
+// listTillRefused lists until that is refused.
+func (i *instance) listTillRefused(_, _ string, key http.Header) (status int) {
+	for range 30 {
+		if status, _ = i.exchange("GET", "/api/v1/tasks", key, ""); status != http.StatusOK {
+			return status
+		}
+	}
+	return status
+}
+
+func (i *instance) openStream(task, started string, key http.Header) (status int) {
+	_, status = i.follow("sse", task, key, started)
+	return status
 }
 
 func TestTheTraceOfARequestReachesTheCommand(t *testing.T) {

@@ -78,8 +78,8 @@ func (k *APIKeys) Close() error {
 }
 
 var (
-	errKeyUnknown = refuse("the API key is not valid")
-	errKeyExpired = refuse("the API key has expired")
+	errKeyUnknown = refuse(PresentedAPIKey, "the API key is not valid")
+	errKeyExpired = refuse(PresentedAPIKey, "the API key has expired")
 )
 
 // Verify returns whose key it is. The error matches [ErrUnauthenticated] or

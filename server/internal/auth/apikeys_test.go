@@ -16,11 +16,13 @@ func TestAKeyIsGoodForItsSubjectAndScopes(t *testing.T) {
 	reader, readerText := testKey(t, KeyEntry{ID: "reader", Subject: "alice", Scopes: readOnly})
 	writer, writerText := testKey(t, KeyEntry{ID: "writer", Subject: "alice", Scopes: readWrite})
 	admin, adminText := testKey(t, KeyEntry{ID: "admin", Subject: "root", Scopes: adminOnly})
+	worker, workerText := testKey(t, KeyEntry{ID: "worker", Subject: "pool", Scopes: worksOnly})
 	stranger, _ := testKey(t, KeyEntry{ID: "stranger", Subject: "mallory", Scopes: adminOnly})
-	f := openKeyFile(t, "keys:\n"+readerText+writerText+adminText)
+	f := openKeyFile(t, "keys:\n"+readerText+writerText+adminText+workerText)
 	f.good(reader, "alice", readOnly)
 	f.good(writer, "alice", readWrite)
 	f.good(admin, "root", adminOnly)
+	f.good(worker, "pool", worksOnly)
 	for name, key := range map[string]string{
 		"unknown":         stranger,
 		"empty":           "",

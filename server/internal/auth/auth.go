@@ -32,11 +32,11 @@ func Anyone(principal taskbridge.Principal) Authenticator {
 }
 
 // Local is the principal of a server without access control: it reads and
-// writes what is then everybody's.
+// writes what is then everybody's, and may work on it.
 func Local() taskbridge.Principal {
 	return taskbridge.Principal{
 		Subject: "local",
-		Scopes:  []taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite},
+		Scopes:  []taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite, taskbridge.ScopeWorker},
 	}
 }
 
@@ -50,16 +50,41 @@ var (
 )
 
 // errNone: the request presents nothing.
-var errNone = &refusal{"the request has no credentials"}
+var errNone = &refusal{PresentedNothing, "the request has no credentials"}
+
+// Presented is what a request that was refused has shown.
+type Presented string
+
+// What there is to show.
+const (
+	PresentedNothing  Presented = "nothing"
+	PresentedAPIKey   Presented = "API key"
+	PresentedJWT      Presented = "JWT" // or any text that is no API key
+	PresentedIdentity Presented = "identity headers"
+	PresentedUnclear  Presented = "unclear" // more than one credential, or none by its form
+)
+
+// PresentedOf returns what the request had shown that an [Authenticator] refused
+// with this error, for whoever counts refusals.
+func PresentedOf(err error) Presented {
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		return PresentedUnclear
+	}
+	return refused.presented
+}
 
 // refusal is an [ErrUnauthenticated] with its reason. Reasons are fixed texts:
 // none quotes the request.
-type refusal struct{ reason string }
+type refusal struct {
+	presented Presented
+	reason    string
+}
 
 func (e *refusal) Error() string   { return e.reason }
 func (*refusal) Is(err error) bool { return err == ErrUnauthenticated }
 
-func refuse(reason string) error { return &refusal{reason} }
+func refuse(presented Presented, reason string) error { return &refusal{presented, reason} }
 
 func unavailable(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrUnavailable}, args...)...)

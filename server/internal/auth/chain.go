@@ -62,11 +62,11 @@ func (c *Chain) authenticate(r *http.Request) (principal taskbridge.Principal, e
 		return principal, errNone
 	case presented.key || strings.HasPrefix(presented.token, keyPrefix):
 		if c.opts.APIKeys == nil {
-			return principal, refuse("API keys are not accepted here")
+			return principal, refuse(PresentedAPIKey, "API keys are not accepted here")
 		}
 		return c.opts.APIKeys.Verify(presented.token)
 	case c.opts.JWT == nil:
-		return principal, refuse("only API keys are accepted here")
+		return principal, refuse(PresentedJWT, "only API keys are accepted here")
 	}
 	return c.opts.JWT.Verify(r.Context(), presented.token)
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -157,6 +158,34 @@ func TestEveryCredentialInEveryPlaceHasItsOnePrincipalOrItsOneReason(t *testing.
 	}
 }
 
+func TestARefusalSaysWhatWasPresented(t *testing.T) {
+	chain := newParts(t).chain(t, nil)
+	for _, test := range []struct {
+		name    string
+		headers []string
+		want    Presented
+	}{
+		{"nothing", nil, PresentedNothing},
+		{"another scheme", []string{"Authorization: Basic YWxpY2U6cA=="}, PresentedNothing},
+		{"an unknown key", []string{"Authorization: Bearer tbk_abc"}, PresentedAPIKey},
+		{"an unknown key in its own header", []string{"X-API-Key: letmein"}, PresentedAPIKey},
+		{"an expired token", []string{"Authorization: Bearer " + goodToken(map[string]any{"exp": noon.Add(-time.Hour).Unix()})}, PresentedJWT},
+		{"a text that is no token", []string{"Authorization: Bearer letmein"}, PresentedJWT},
+		{"an identity", []string{"X-Taskbridge-Subject: carol"}, PresentedIdentity},
+		{"two credentials", []string{"Authorization: Bearer tbk_abc", "X-API-Key: tbk_abd"}, PresentedUnclear},
+		{"what can be no credential", []string{"Authorization: Bearer a b"}, PresentedUnclear},
+	} {
+		r := request("/", test.headers...)
+		r.RemoteAddr = clientAddress
+		if _, err := chain.Authenticate(r); err == nil || PresentedOf(err) != test.want {
+			t.Errorf("%s: %q for %v, want %q", test.name, PresentedOf(err), err, test.want)
+		}
+	}
+	if got := PresentedOf(errors.New("of somebody else's authenticator")); got != PresentedUnclear {
+		t.Errorf("an error of another kind: %q", got)
+	}
+}
+
 func TestWhatIsTurnedOffIsNotLookedAt(t *testing.T) {
 	p := newParts(t)
 	const identity = "X-Taskbridge-Subject: carol"
@@ -170,9 +199,9 @@ func TestWhatIsTurnedOffIsNotLookedAt(t *testing.T) {
 		want    error
 	}{
 		{"keys alone, a token", func(o *Options) { o.JWT, o.Identity = nil, nil }, clientAddress, "/",
-			[]string{"Authorization: Bearer " + goodToken(nil)}, "", refuse("only API keys are accepted here")},
+			[]string{"Authorization: Bearer " + goodToken(nil)}, "", refuse(PresentedJWT, "only API keys are accepted here")},
 		{"tokens alone, a key", func(o *Options) { o.APIKeys, o.Identity = nil, nil }, clientAddress, "/",
-			[]string{"Authorization: Bearer " + p.reader}, "", refuse("API keys are not accepted here")},
+			[]string{"Authorization: Bearer " + p.reader}, "", refuse(PresentedAPIKey, "API keys are not accepted here")},
 		{"tokens alone, the header of keys", func(o *Options) { o.APIKeys, o.Identity = nil, nil }, clientAddress, "/",
 			[]string{"X-API-Key: " + p.reader}, "", errNone},
 		{"identity alone, with a token that is meant for the proxy", func(o *Options) { o.APIKeys, o.JWT = nil, nil }, proxyAddress, "/",
@@ -255,5 +284,5 @@ func TestTheChallengeSaysWhatIsAskedForAndWhyItWasRefused(t *testing.T) {
 
 func TestAnyoneIsTheGivenPrincipal(t *testing.T) {
 	got, err := Anyone(Local()).Authenticate(request("/", "Authorization: Bearer nonsense"))
-	wantPrincipal(t, got, err, "local", readWrite)
+	wantPrincipal(t, got, err, "local", append(append([]taskbridge.Scope{}, readWrite...), worksOnly...))
 }

@@ -9,14 +9,14 @@ import (
 )
 
 var (
-	errClaimsForm     = refuse("the token's claims are malformed")
-	errClaimsIssuer   = refuse("the token is of another issuer")
-	errClaimsAudience = refuse("the token is for another audience")
-	errClaimsNoExpiry = refuse("the token does not expire")
-	errClaimsExpired  = refuse("the token has expired")
-	errClaimsEarly    = refuse("the token is not valid yet")
-	errClaimsSubject  = refuse("the token names no usable subject")
-	errClaimsScopes   = refuse("the token's scopes are malformed")
+	errClaimsForm     = refuse(PresentedJWT, "the token's claims are malformed")
+	errClaimsIssuer   = refuse(PresentedJWT, "the token is of another issuer")
+	errClaimsAudience = refuse(PresentedJWT, "the token is for another audience")
+	errClaimsNoExpiry = refuse(PresentedJWT, "the token does not expire")
+	errClaimsExpired  = refuse(PresentedJWT, "the token has expired")
+	errClaimsEarly    = refuse(PresentedJWT, "the token is not valid yet")
+	errClaimsSubject  = refuse(PresentedJWT, "the token names no usable subject")
+	errClaimsScopes   = refuse(PresentedJWT, "the token's scopes are malformed")
 )
 
 // principal reads the claims of a token whose signature is good. The decoder is

@@ -21,9 +21,9 @@ const (
 )
 
 var (
-	errTwoCredentials = refuse("the request has more than one credential")
-	errTokenForm      = refuse("the credential is malformed")
-	errTokenLong      = refuse("the credential is too long")
+	errTwoCredentials = refuse(PresentedUnclear, "the request has more than one credential")
+	errTokenForm      = refuse(PresentedUnclear, "the credential is malformed")
+	errTokenLong      = refuse(PresentedUnclear, "the credential is too long")
 )
 
 // places says where a token is looked for beside the Authorization header.

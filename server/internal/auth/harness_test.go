@@ -25,6 +25,7 @@ var (
 	readOnly  = []taskbridge.Scope{taskbridge.ScopeRead}
 	readWrite = []taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite}
 	adminOnly = []taskbridge.Scope{taskbridge.ScopeAdmin}
+	worksOnly = []taskbridge.Scope{taskbridge.ScopeWorker}
 )
 
 // noon is where the tests' clocks start.

@@ -145,10 +145,10 @@ func validHeaderName(name string) bool {
 }
 
 var (
-	errIdentityPeer    = refuse("identity headers are not accepted from this address")
-	errIdentityTwice   = refuse("an identity header is there more than once")
-	errIdentitySubject = refuse("the identity header has no usable subject")
-	errIdentityScopes  = refuse("the scopes header is malformed")
+	errIdentityPeer    = refuse(PresentedIdentity, "identity headers are not accepted from this address")
+	errIdentityTwice   = refuse(PresentedIdentity, "an identity header is there more than once")
+	errIdentitySubject = refuse(PresentedIdentity, "the identity header has no usable subject")
+	errIdentityScopes  = refuse(PresentedIdentity, "the scopes header is malformed")
 )
 
 // read returns the principal that the headers name; found is false where the

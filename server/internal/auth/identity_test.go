@@ -103,6 +103,7 @@ func TestIdentityHeadersAreReadStrictly(t *testing.T) {
 		{"default scopes", readWrite, []string{"X-User: alice"}, "alice", readWrite, nil},
 		{"scopes with spaces", readWrite, []string{"X-User: alice", "X-Groups: tasks:read"}, "alice", readOnly, nil},
 		{"scopes with commas", nil, []string{"X-User: alice", "X-Groups: tasks:write,staff, tasks:read"}, "alice", readWrite, nil},
+		{"a worker's scope", readWrite, []string{"X-User: alice", "X-Groups: worker"}, "alice", worksOnly, nil},
 		{"none of ours", readWrite, []string{"X-User: alice", "X-Groups: staff"}, "alice", nil, nil},
 		{"empty scopes", readWrite, []string{"X-User: alice", "X-Groups: "}, "alice", nil, nil},
 		{"a name in UTF-8", nil, []string{"X-User: Zoë"}, "Zoë", nil, nil},

@@ -166,11 +166,11 @@ func (j *JWT) Close() error {
 }
 
 var (
-	errJWTMalformed = refuse("the token is malformed")
-	errJWTAlgorithm = refuse("the token is signed with an algorithm that is not allowed")
-	errJWTType      = refuse("the token is of a type that is not accepted")
-	errJWTKey       = refuse("the token is signed with an unknown key")
-	errJWTSignature = refuse("the token's signature is wrong")
+	errJWTMalformed = refuse(PresentedJWT, "the token is malformed")
+	errJWTAlgorithm = refuse(PresentedJWT, "the token is signed with an algorithm that is not allowed")
+	errJWTType      = refuse(PresentedJWT, "the token is of a type that is not accepted")
+	errJWTKey       = refuse(PresentedJWT, "the token is signed with an unknown key")
+	errJWTSignature = refuse(PresentedJWT, "the token's signature is wrong")
 )
 
 // Verify returns whose token it is. It waits for keys within ctx and for no

@@ -184,6 +184,7 @@ func TestScopesComeFromTheClaimAsConfigured(t *testing.T) {
 	roles := map[string][]taskbridge.Scope{
 		"operator": {taskbridge.ScopeAdmin},
 		"staff":    {taskbridge.ScopeWrite, taskbridge.ScopeRead},
+		"pool":     {taskbridge.ScopeWorker},
 	}
 	for _, test := range []struct {
 		name   string
@@ -195,6 +196,9 @@ func TestScopesComeFromTheClaimAsConfigured(t *testing.T) {
 		{"a text with more spaces", JWTOptions{}, map[string]any{"scope": "  tasks:write   tasks:read tasks:write"}, readWrite},
 		{"scp where there is no scope", JWTOptions{}, map[string]any{"scope": nil, "scp": []string{"admin"}}, adminOnly},
 		{"scope before scp", JWTOptions{}, map[string]any{"scope": "tasks:read", "scp": "admin"}, readOnly},
+		{"a worker's", JWTOptions{}, map[string]any{"scope": "worker"}, worksOnly},
+		{"a worker's, mapped", JWTOptions{ScopeMap: roles}, map[string]any{"scope": "pool worker"}, worksOnly},
+		{"a worker's by default", JWTOptions{DefaultScopes: worksOnly}, map[string]any{"scope": nil}, worksOnly},
 		{"none of ours", JWTOptions{}, map[string]any{"scope": "openid Admin tasks:*"}, nil},
 		{"empty", JWTOptions{DefaultScopes: readOnly}, map[string]any{"scope": ""}, nil},
 		{"absent", JWTOptions{}, map[string]any{"scope": nil}, nil},

@@ -38,7 +38,7 @@ func checkSubject(subject string) error {
 }
 
 // allScopes are the scopes there are, in the order in which principals have them.
-var allScopes = []taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite, taskbridge.ScopeAdmin}
+var allScopes = []taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite, taskbridge.ScopeAdmin, taskbridge.ScopeWorker}
 
 // orderScopes returns a new slice of those scopes that there are, each once.
 func orderScopes(given []taskbridge.Scope) []taskbridge.Scope {

@@ -40,10 +40,10 @@ func identityMAC(secret []byte, timestamp, subject, scopes string, hasScopes boo
 }
 
 var (
-	errSignatureMissing = refuse("the identity is not signed")
-	errSignatureWrong   = refuse("the identity's signature is wrong")
-	errSignatureExpired = refuse("the identity's signature has expired")
-	errSignatureEarly   = refuse("the identity's signature is not valid yet")
+	errSignatureMissing = refuse(PresentedIdentity, "the identity is not signed")
+	errSignatureWrong   = refuse(PresentedIdentity, "the identity's signature is wrong")
+	errSignatureExpired = refuse(PresentedIdentity, "the identity's signature has expired")
+	errSignatureEarly   = refuse(PresentedIdentity, "the identity's signature is not valid yet")
 )
 
 // checkSignature checks the signature before the time that it vouches for, and

@@ -239,8 +239,8 @@ func parseScopes(names []string) ([]taskbridge.Scope, error) {
 	var found []taskbridge.Scope
 	for _, name := range names {
 		scope := taskbridge.Scope(name)
-		if !slices.Contains([]taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite, taskbridge.ScopeAdmin}, scope) {
-			return nil, fmt.Errorf("must have scopes of tasks:read, tasks:write and admin, not %q", name)
+		if !slices.Contains([]taskbridge.Scope{taskbridge.ScopeRead, taskbridge.ScopeWrite, taskbridge.ScopeAdmin, taskbridge.ScopeWorker}, scope) {
+			return nil, fmt.Errorf("must have scopes of tasks:read, tasks:write, admin and worker, not %q", name)
 		}
 		found = append(found, scope)
 	}

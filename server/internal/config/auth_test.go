@@ -24,14 +24,15 @@ func TestWithAccessControlEveryAddressMayBeListenedOn(t *testing.T) {
 func TestScopesAreMappedFromAMappingOrAList(t *testing.T) {
 	want := map[string][]taskbridge.Scope{
 		"viewer": {taskbridge.ScopeRead}, "a.b=c": {taskbridge.ScopeRead, taskbridge.ScopeWrite}, "nobody": nil,
+		"pool": {taskbridge.ScopeWorker},
 	}
 	environ := []string{
 		"TASKBRIDGE_AUTH_MODES=jwt", "TASKBRIDGE_AUTH_JWT_ISSUER=i", "TASKBRIDGE_AUTH_JWT_AUDIENCES=a", "TASKBRIDGE_AUTH_JWT_KEYS_FILE=k",
 	}
-	file := writeFile(t, "auth: {jwt: {scopeMap: {viewer: [tasks:read], a.b=c: [tasks:read, tasks:write], nobody: []}}}")
+	file := writeFile(t, "auth: {jwt: {scopeMap: {viewer: [tasks:read], a.b=c: [tasks:read, tasks:write], nobody: [], pool: [worker]}}}")
 	for way, args := range map[string][]string{
 		"file": {"--config", file},
-		"flag": {"--auth-jwt-scope-map=viewer=tasks:read, a.b=c=tasks:read tasks:write,nobody="},
+		"flag": {"--auth-jwt-scope-map=viewer=tasks:read, a.b=c=tasks:read tasks:write,nobody=,pool=worker"},
 	} {
 		if diff := cmp.Diff(want, load(t, args, environ).Auth.JWT.ScopeMap); diff != "" {
 			t.Errorf("%s: %s", way, diff)

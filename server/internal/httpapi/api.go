@@ -70,9 +70,9 @@ type Options struct {
 	// RouteReached, if not nil, is called with the pattern of the route that a
 	// request has reached.
 	RouteReached func(ctx context.Context, pattern string)
-	// Refused, if not nil, is called for each request that is answered 401, and
-	// Limited for each that a limit turned away.
-	Refused func()
+	// Refused, if not nil, is called for each request that is answered 401, with
+	// the authenticator's error, and Limited for each that a limit turned away.
+	Refused func(error)
 	Limited func(*ratelimit.LimitError)
 	// Traceparent, if not nil, says what a request's task is created under;
 	// else it is the request's own header.
@@ -140,7 +140,7 @@ func New(opts Options) (*API, error) {
 		opts.RouteReached = func(context.Context, string) {}
 	}
 	if opts.Refused == nil {
-		opts.Refused = func() {}
+		opts.Refused = func(error) {}
 	}
 	if opts.Limited == nil {
 		opts.Limited = func(*ratelimit.LimitError) {}
@@ -206,7 +206,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, taskID string, h han
 func (a *API) prepare(c *call) (err error) {
 	if c.principal, err = a.opts.Authenticator.Authenticate(c.r); err != nil {
 		if errors.Is(err, ErrUnauthenticated) {
-			a.opts.Refused()
+			a.opts.Refused(err)
 		}
 		return authenticationProblem(err)
 	}

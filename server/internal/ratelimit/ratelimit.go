@@ -50,12 +50,27 @@ var ErrLimited = errors.New("limit reached")
 // LimitError says which limit was reached, in words that may be shown to the
 // client. It matches [ErrLimited].
 type LimitError struct {
+	// Kind is which of them it is, for whoever counts.
+	Kind Kind
+	// Limit names it to the client.
 	Limit string
 	// Server: it is the server's limit and not the principal's.
 	Server bool
 	// After is when it is worth trying again.
 	After time.Duration
 }
+
+// Kind is one of the limits of [Options].
+type Kind int
+
+// The kinds.
+const (
+	KindRequests     Kind = iota // Options.Requests
+	KindCreates                  // Options.Creates
+	KindConcurrent               // Options.ConcurrentRequests
+	KindStreams                  // Options.Streams
+	KindTotalStreams             // Options.TotalStreams
+)
 
 // Error says which limit it is.
 func (e *LimitError) Error() string { return "too many " + e.Limit }
@@ -140,9 +155,9 @@ func (l *Limiter) Request(subject string) (release func(), err error) {
 	p := l.enter(subject, now)
 	defer l.leave(p, now)
 	if l.opts.ConcurrentRequests > 0 && p.running >= l.opts.ConcurrentRequests {
-		return nil, &LimitError{Limit: "requests at once", After: retryRequest}
+		return nil, &LimitError{Kind: KindConcurrent, Limit: "requests at once", After: retryRequest}
 	}
-	if err := take(p.requests, now, "requests"); err != nil {
+	if err := take(p.requests, now, KindRequests, "requests"); err != nil {
 		return nil, err
 	}
 	p.running++
@@ -156,7 +171,7 @@ func (l *Limiter) Create(subject string) error {
 	now := l.opts.Clock.Now()
 	p := l.enter(subject, now)
 	defer l.leave(p, now)
-	return take(p.creates, now, "new tasks")
+	return take(p.creates, now, KindCreates, "new tasks")
 }
 
 // Stream counts a stream that is opened, in place of Request. release must be
@@ -170,11 +185,11 @@ func (l *Limiter) Stream(subject string) (release func(), err error) {
 	defer l.leave(p, now)
 	switch {
 	case l.opts.Streams > 0 && p.streams >= l.opts.Streams:
-		return nil, &LimitError{Limit: "open streams", After: retryStream}
+		return nil, &LimitError{Kind: KindStreams, Limit: "open streams", After: retryStream}
 	case l.opts.TotalStreams > 0 && l.streams >= l.opts.TotalStreams:
-		return nil, &LimitError{Limit: "open streams on this server", Server: true, After: retryStream}
+		return nil, &LimitError{Kind: KindTotalStreams, Limit: "open streams on this server", Server: true, After: retryStream}
 	}
-	if err := take(p.requests, now, "requests"); err != nil {
+	if err := take(p.requests, now, KindRequests, "requests"); err != nil {
 		return nil, err
 	}
 	p.streams++
@@ -199,13 +214,13 @@ func (l *Limiter) releaser(p *principal, own, all *int) func() {
 }
 
 // take takes a token out of a bucket.
-func take(bucket *rate.Limiter, now time.Time, what string) error {
+func take(bucket *rate.Limiter, now time.Time, kind Kind, what string) error {
 	if bucket == nil || bucket.AllowN(now, 1) {
 		return nil
 	}
 	missing := 1 - bucket.TokensAt(now)
 	seconds := max(0, missing/float64(bucket.Limit()))
-	return &LimitError{Limit: what, After: time.Duration(seconds * float64(time.Second))}
+	return &LimitError{Kind: kind, Limit: what, After: time.Duration(seconds * float64(time.Second))}
 }
 
 // enter finds the principal, or makes it, and takes it off the idle ones.

@@ -39,6 +39,11 @@ func allowed(t *testing.T, release func(), err error) {
 	release()
 }
 
+var kinds = map[string]Kind{
+	"requests": KindRequests, "new tasks": KindCreates, "requests at once": KindConcurrent,
+	"open streams": KindStreams, "open streams on this server": KindTotalStreams,
+}
+
 func limited(t *testing.T, err error, limit string, retryAfter int) {
 	t.Helper()
 	var refused *LimitError
@@ -46,8 +51,8 @@ func limited(t *testing.T, err error, limit string, retryAfter int) {
 		t.Errorf("error %v, want a LimitError", err)
 		return
 	}
-	if refused.Limit != limit || refused.RetryAfter() != retryAfter {
-		t.Errorf("%q, again after %d s (%s), want %q, %d s", refused.Limit, refused.RetryAfter(), refused.After, limit, retryAfter)
+	if kind, known := kinds[limit]; !known || refused.Kind != kind || refused.Limit != limit || refused.RetryAfter() != retryAfter {
+		t.Errorf("%d %q, again after %d s (%s), want %q, %d s", refused.Kind, refused.Limit, refused.RetryAfter(), refused.After, limit, retryAfter)
 	}
 }
 

@@ -5,13 +5,14 @@ type AuthMode string
 
 // The modes.
 const (
-	AuthNone   AuthMode = "none"
-	AuthAPIKey AuthMode = "api_key"
-	AuthJWT    AuthMode = "jwt"
-	AuthHeader AuthMode = "identity_header"
+	AuthNone    AuthMode = "none" // nothing was presented
+	AuthAPIKey  AuthMode = "api_key"
+	AuthJWT     AuthMode = "jwt"
+	AuthHeader  AuthMode = "identity_header"
+	AuthUnclear AuthMode = "unclear" // more than one credential, or none by its form
 )
 
-var authModes = [...]AuthMode{AuthNone, AuthAPIKey, AuthJWT, AuthHeader, other}
+var authModes = [...]AuthMode{AuthNone, AuthAPIKey, AuthJWT, AuthHeader, AuthUnclear, other}
 
 // AuthenticationFailed counts a request without credentials, or with bad ones.
 func (t *Telemetry) AuthenticationFailed(mode AuthMode) {
@@ -25,14 +26,16 @@ type Limit string
 
 // The limits.
 const (
-	LimitRate        Limit = "rate"        // requests in a time
-	LimitConcurrency Limit = "concurrency" // requests at once
-	LimitStreams     Limit = "streams"     // streams at once
+	LimitRate         Limit = "rate"          // a caller's requests in a time
+	LimitCreations    Limit = "creations"     // those of them that create
+	LimitConcurrency  Limit = "concurrency"   // a caller's requests at once
+	LimitStreams      Limit = "streams"       // a caller's streams at once
+	LimitTotalStreams Limit = "total_streams" // everybody's streams at once
 )
 
-var limits = [...]Limit{LimitRate, LimitConcurrency, LimitStreams, other}
+var limits = [...]Limit{LimitRate, LimitCreations, LimitConcurrency, LimitStreams, LimitTotalStreams, other}
 
-// RateLimited counts a request that was turned away with 429.
+// RateLimited counts a request, or a stream, that a limit turned away.
 func (t *Telemetry) RateLimited(limit Limit) {
 	if t != nil {
 		t.metrics.limited.WithLabelValues(string(limits[indexOf(limits[:], limit)])).Inc()
