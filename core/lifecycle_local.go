@@ -1,6 +1,7 @@
 package taskbridge
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -69,15 +70,9 @@ const (
 
 // Start begins or joins an attempt; see [TaskLifecycle].
 func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) (Run, error) {
-	if err := validateName("claim", claim.ID, maxNameBytes); err != nil {
+	claim, err := claim.checked()
+	if err != nil {
 		return nil, err
-	}
-	claim.Producer = cmp.Or(claim.Producer, defaultProducer)
-	if err := validateName("producer", claim.Producer, maxNameBytes); err != nil {
-		return nil, err
-	}
-	if claim.Producer == ControlProducer || claim.Producer == noticeProducer {
-		return nil, argumentErrorf("producer", "must not be %q", claim.Producer)
 	}
 	run := newRun(l, claim.Producer)
 	// The watch comes before the row is read: no change of it is missed.
@@ -85,9 +80,7 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 	if err != nil {
 		return nil, err
 	}
-	ctx, done := begin(ctx, l.observer, Operation{Kind: OperationStart, TaskID: taskID})
 	row, err := l.claim(ctx, taskID, claim)
-	done(err)
 	if err != nil {
 		stop()
 		return nil, err
@@ -96,8 +89,32 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 	return run, nil
 }
 
+// checked returns the claim with its producer, if it may be used.
+func (c Claim) checked() (Claim, error) {
+	if err := validateName("claim", c.ID, maxNameBytes); err != nil {
+		return c, err
+	}
+	c.Producer = cmp.Or(c.Producer, defaultProducer)
+	return c, validateProducer(c.Producer)
+}
+
+// validateProducer checks the name of a producer of reports.
+func validateProducer(name string) error {
+	if name == ControlProducer || name == noticeProducer {
+		return argumentErrorf("producer", "must not be %q", name)
+	}
+	return validateName("producer", name, maxNameBytes)
+}
+
 // claim moves the row to the attempt that the claim stands for.
 func (l *LocalLifecycle) claim(ctx context.Context, taskID string, claim Claim) (Task, error) {
+	ctx, done := begin(ctx, l.observer, Operation{Kind: OperationStart, TaskID: taskID})
+	row, err := l.tryClaim(ctx, taskID, claim)
+	done(err)
+	return row, err
+}
+
+func (l *LocalLifecycle) tryClaim(ctx context.Context, taskID string, claim Claim) (Task, error) {
 	row, err := l.journal.load(ctx, taskID)
 	if err != nil {
 		return row, err
@@ -251,11 +268,7 @@ func (l *LocalLifecycle) suspend(ctx context.Context, row Task, attempt int64, s
 			return row, false
 		}
 		if slices.Contains(row.SuspendIDs, suspension.SuspendID) {
-			if row.Suspension == nil || row.Suspension.SuspendID != suspension.SuspendID {
-				refusal = argumentErrorf("suspendId", "was used earlier in the task")
-			} else if same, err := row.Suspension.payload(l.limits.EventPayload); err != nil || string(same) != string(payload) {
-				refusal = argumentErrorf("suspendId", "was used with another content")
-			}
+			refusal = l.suspendedAs(row, suspension.SuspendID, payload)
 			return row, false
 		}
 		if len(row.SuspendIDs) >= l.limits.Suspensions {
@@ -276,6 +289,62 @@ func (l *LocalLifecycle) suspend(ctx context.Context, row Task, attempt int64, s
 		row, err = l.journal.repair(ctx, row)
 	}
 	return row, err
+}
+
+// suspendedAs says why a suspension, whose id the row has, is not the row's
+// latest; nil if it is.
+func (l *LocalLifecycle) suspendedAs(row Task, suspendID string, payload []byte) error {
+	if row.Suspension == nil || row.Suspension.SuspendID != suspendID {
+		return argumentErrorf("suspendId", "was used earlier in the task")
+	}
+	if same, err := row.Suspension.payload(l.limits.EventPayload); err != nil || !bytes.Equal(same, payload) {
+		return argumentErrorf("suspendId", "was used with another content")
+	}
+	return nil
+}
+
+// end ends the task by the given attempt. The same end recorded earlier is
+// success.
+func (l *LocalLifecycle) end(ctx context.Context, row Task, attempt int64, status TaskStatus, payload func(Task) []byte) (Task, error) {
+	var refusal error
+	row, err := l.journal.change(ctx, row, func(row Task) (Task, bool) {
+		refusal = attemptOver(row, attempt)
+		if refusal == nil {
+			return finished(row, status, payload(row), l.journal.now()), true
+		}
+		if row.Attempt == attempt && row.Status == status && bytes.Equal(row.Terminal, payload(row)) {
+			refusal = nil // this very end, recorded earlier
+		}
+		return row, false
+	})
+	if err == nil && refusal == nil && !row.Due.Stream.IsZero() {
+		row, err = l.journal.repair(ctx, row)
+	}
+	if err == nil {
+		err = refusal
+	}
+	return row, err
+}
+
+// report makes the append of one report of an attempt.
+func (l *LocalLifecycle) report(taskID string, attempt int64, producer Producer, ordinal int64, t EventType, payload json.RawMessage) EventAppend {
+	now := l.journal.now()
+	return EventAppend{
+		TaskID: taskID, Type: t, CreatedAt: now, Attempt: attempt, Payload: payload,
+		Tag:      EventTag(t, now, attempt, payload),
+		Producer: producer, Ordinal: ordinal,
+		MaxSequence: l.limits.StreamEvents,
+	}
+}
+
+// append appends one report to the stream of the task.
+func (l *LocalLifecycle) append(ctx context.Context, task Task, event EventAppend) error {
+	operation := task.operation(OperationAppend)
+	operation.Event = event.Type
+	ctx, done := begin(ctx, l.observer, operation)
+	_, err := l.journal.events.AppendEvent(ctx, event)
+	done(err)
+	return err
 }
 
 // attemptOver says why an attempt can report nothing more, nil if it can.

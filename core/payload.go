@@ -178,6 +178,10 @@ func cutText(s string, limit int) string {
 	return s[:limit]
 }
 
+// messageRoom is how many bytes of JSON string a message's payload of the limit
+// has room for.
+func messageRoom(limit int) int { return limit - len(`{"message":""}`) }
+
 // fitting returns how many bytes of the text fit into room bytes of a JSON
 // string, ending at a rune.
 func fitting(s []byte, room int) int {

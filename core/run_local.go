@@ -195,21 +195,11 @@ func (r *localRun) ready(ctx context.Context) error {
 func (r *localRun) nextEvent(t EventType, payload json.RawMessage) EventAppend {
 	r.unsure = nil
 	r.ordinal++
-	now := r.lifecycle.journal.now()
-	return EventAppend{
-		TaskID: r.task.ID, Type: t, CreatedAt: now, Attempt: r.task.Attempt, Payload: payload,
-		Tag:      EventTag(t, now, r.task.Attempt, payload),
-		Producer: r.producer, Ordinal: r.ordinal,
-		MaxSequence: r.lifecycle.limits.StreamEvents,
-	}
+	return r.lifecycle.report(r.task.ID, r.task.Attempt, r.producer, r.ordinal, t, payload)
 }
 
 func (r *localRun) append(ctx context.Context, event EventAppend) error {
-	operation := r.task.operation(OperationAppend)
-	operation.Event = event.Type
-	ctx, done := begin(ctx, r.lifecycle.observer, operation)
-	_, err := r.lifecycle.journal.events.AppendEvent(ctx, event)
-	done(err)
+	err := r.lifecycle.append(ctx, r.task, event)
 	r.unsure = nil
 	switch {
 	case err == nil:
@@ -309,24 +299,8 @@ func (r *localRun) tryEnd(ctx context.Context, status TaskStatus, payload func(T
 			return err
 		}
 	}
-	var refusal error
-	row, err := r.lifecycle.journal.change(ctx, r.row, func(row Task) (Task, bool) {
-		refusal = attemptOver(row, r.task.Attempt)
-		if refusal == nil {
-			return finished(row, status, payload(row), r.lifecycle.journal.now()), true
-		}
-		if row.Attempt == r.task.Attempt && row.Status == status && bytes.Equal(row.Terminal, payload(row)) {
-			refusal = nil // this very end, recorded earlier
-		}
-		return row, false
-	})
+	row, err := r.lifecycle.end(ctx, r.row, r.task.Attempt, status, payload)
 	r.row = row
-	if err == nil && refusal == nil && !row.Due.Stream.IsZero() {
-		r.row, err = r.lifecycle.journal.repair(ctx, row)
-	}
-	if err == nil {
-		err = refusal
-	}
 	if errors.Is(err, ErrStaleAttempt) || errors.Is(err, ErrTaskFinished) {
 		r.over(err)
 	}

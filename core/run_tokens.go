@@ -49,9 +49,7 @@ func (r *localRun) Token(ctx context.Context, token string) error {
 }
 
 // tokenRoom is how long the text of one message may be, as JSON.
-func (r *localRun) tokenRoom() int {
-	return r.lifecycle.limits.EventPayload - len(`{"message":""}`)
-}
+func (r *localRun) tokenRoom() int { return messageRoom(r.lifecycle.limits.EventPayload) }
 
 // flush records the buffered text. Unless all is set, a rune that is not
 // complete yet waits for the next token. Text that the store refuses is

@@ -11,13 +11,19 @@
 //
 //	POST /api/v1/worker/tasks/{taskId}/start    StartRequest   -> StartResponse
 //	POST /api/v1/worker/tasks/{taskId}/reports  ReportsRequest -> AttemptResponse
-//	GET  /api/v1/worker/tasks/{taskId}/attempt?waitTimeoutMs=0..60000 -> AttemptResponse
+//	GET  /api/v1/worker/tasks/{taskId}/attempt?waitTimeoutMs=0..60000&cancellationKnown=false|true -> AttemptResponse
 //	GET  /api/v1/worker/tasks/{taskId}/input    -> the input, a JSON object
 //	POST /api/v1/worker/tasks/{taskId}/notices  NoticeRequest  -> {}
 //	POST /api/v1/worker/tasks/{taskId}/settle   SettleRequest  -> {}
 //
 // start takes a submission token or the scope; reports, attempt and input take
 // an attempt token; notices and settle take the scope alone.
+//
+// A wait for the attempt is over as soon as a cancellation is requested. A worker
+// that knows of it says so with cancellationKnown=true, and then waits for the
+// end of its attempt alone: the answer is TASK_FINISHED or STALE_ATTEMPT.
+//
+// Every answer to an attempt that is alive, but for its input, has a new token.
 //
 // # Exactly once
 //
@@ -26,13 +32,25 @@
 // ordinals, and before any later report: the server recognises each event. There
 // is one request with reports under way at a time.
 //
+// A request that was cut off in the middle has recorded some of its reports, in
+// their order and without a hole. The answer to a request with reports tells of a
+// cancellation as of when the request came in, or later.
+//
 // # Errors
 //
 // As in the protocol: {code, message, details, timestamp}. Besides the codes of
 // the client's API: 401 AUTHENTICATION_ERROR for a token that is expired, forged
 // or missing; 403 TASK_OWNERSHIP_ERROR for one that does not reach this far; 409
 // NOT_RUNNABLE (do not run the work), STALE_ATTEMPT and STALE_PRODUCER (stop: it
-// runs elsewhere), TASK_FINISHED.
+// runs elsewhere), TASK_FINISHED, and STREAM_FULL for a notice.
+//
+// 422 REQUEST_VALIDATION_ERROR has details.field and details.reason, 413
+// PAYLOAD_TOO_LARGE has details.field, details.bytes and details.limit (of a body
+// that is too large: limit alone); where one report of several is meant there is
+// details.index, counted from 0. 400 INVALID_REQUEST is what is no JSON of the
+// wire's form: a field that is not known or of another kind, something behind the
+// value, another content type. 503 UNAVAILABLE, with Retry-After, may pass: the
+// outcome is unknown, and the request is sent again as it was.
 package workerapi
 
 import (
@@ -49,7 +67,7 @@ const (
 	CodeStaleAttempt  = "STALE_ATTEMPT"
 	CodeStaleProducer = "STALE_PRODUCER"
 	CodeTaskFinished  = "TASK_FINISHED"
-	// CodeStreamFull is the code of a refused report, never of an answer.
+	// CodeStreamFull is the code of a refused report, or of the answer to a notice.
 	CodeStreamFull = "STREAM_FULL"
 )
 
@@ -70,7 +88,9 @@ type StartRequest struct {
 	// AttemptToken is optional: an attempt token of this claim that may have
 	// expired. If its attempt is still the task's, the start is that one again:
 	// same epoch, and ordinals go on. So a worker that was held up for longer than
-	// its token can send what it has without doubling anything.
+	// its token can send what it has without doubling anything. If it is not (409
+	// STALE_ATTEMPT), or the token is of another claim (422), nothing is started. A
+	// task that has ended meanwhile is no error here: see the answer's status.
 	AttemptToken string `json:"attemptToken,omitempty"`
 }
 
@@ -110,18 +130,19 @@ type AttemptResponse struct {
 	Refused []Refusal `json:"refused,omitempty"`
 }
 
-// Refusal says why one report was not recorded; the code is [CodeStreamFull].
+// Refusal says why one report was not recorded. The code is [CodeStreamFull]; or,
+// beside an end that had been recorded before, [CodeTaskFinished].
 type Refusal struct {
 	Ordinal int64  `json:"ordinal"`
 	Code    string `json:"code"`
 	Message string `json:"message"`
 }
 
-// ReportsRequest has reports in their order. Either all of them are valid or
-// nothing is recorded (422, with details.index).
+// ReportsRequest has reports in their order, 1 to [MaxReports] of them. Either all
+// of them are valid or nothing is recorded (422 or 413, with details.index).
 type ReportsRequest struct {
 	// FirstOrdinal is the ordinal of the first; the others follow densely. It is
-	// 1 or more, and higher than any ordinal of this start before.
+	// 1 or more, at most 2^53-1001, and higher than any ordinal of this start before.
 	FirstOrdinal int64    `json:"firstOrdinal"`
 	Reports      []Report `json:"reports"`
 }
@@ -147,12 +168,13 @@ type Report struct {
 	Progress *float64 `json:"progress,omitempty"`
 	// Stage goes with progress, optional.
 	Stage string `json:"stage,omitempty"`
-	// Message is required with message and fail, optional with progress, complete
-	// and cancelled.
+	// Message goes with message and fail, where absent means empty, and with
+	// progress, complete and cancelled, where it is optional.
 	Message string `json:"message,omitempty"`
 	// Level goes with message: info (none means that), warning, debug.
 	Level string `json:"level,omitempty"`
-	// Text goes with token. Consecutive tokens of a request become one message.
+	// Text goes with token. Consecutive tokens of a request become one message, or
+	// several where it would be too long.
 	Text string `json:"text,omitempty"`
 	// Suspension goes with suspend: the payload of TASK_SUSPENDED.
 	Suspension json.RawMessage `json:"suspension,omitempty"`
