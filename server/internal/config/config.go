@@ -6,7 +6,9 @@ package config
 
 import (
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -29,9 +31,14 @@ type Config struct {
 	// Tasks maps task types to the commands that do their work.
 	Tasks   map[string]Command
 	Process Process
-	Auth    Auth
-	TLS     TLS
-	Metrics Metrics
+	// Executors are the runtimes that tasks are handed to, by name, and Routes
+	// says which task types go to which.
+	Executors map[string]Executor
+	Routes    map[string]Route
+	Worker    Worker
+	Auth      Auth
+	TLS       TLS
+	Metrics   Metrics
 	// PprofListen is a loopback address for profiles; empty: there are none.
 	PprofListen string
 	// AllowedOrigins are those of web pages, besides the server's own.
@@ -65,6 +72,13 @@ func (c *Config) Source(key string) string {
 		return source
 	}
 	return "the default"
+}
+
+// TaskTypes returns the types that are configured, sorted; demo is not among
+// them.
+func (c *Config) TaskTypes() []string {
+	types := slices.Collect(maps.Keys(c.Tasks))
+	return slices.Sorted(slices.Values(slices.AppendSeq(types, maps.Keys(c.Routes))))
 }
 
 // Store is where tasks are kept.
@@ -144,6 +158,7 @@ func Default() *Config {
 		LogFormat: LogText,
 		Demo:      true,
 		Tasks:     map[string]Command{},
+		Worker:    Worker{TokenLifetime: 5 * time.Minute},
 		Process:   Process{MaxRunning: runtime.GOMAXPROCS(0), MaxWaiting: 10_000, Grace: 10 * time.Second},
 		Auth:      defaultAuth(),
 		Metrics:   Metrics{Enabled: true},

@@ -51,6 +51,18 @@ the file. In the file, tasks have more to set:
       env: {LANG: C.UTF-8}                  # added to what is inherited
       plainLines: true                      # ordinary output becomes messages
       timeout: 1h
+
+and so have the runtimes that tasks are handed to:
+
+  executors:
+    images:
+      kind: webhook
+      url: https://images.internal/tasks
+      secretFile: /run/secrets/images
+  tasks:
+    resize:
+      executor: images
+      deadline: 2h                          # after which a task without an end fails
 `
 
 // Help writes what "serve --help" shows.

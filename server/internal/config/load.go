@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -111,6 +110,7 @@ func emptySection(key string, value any) bool {
 func (l *loader) addTasks(tasks map[string]Command, source string) {
 	maps.Copy(l.config.Tasks, tasks)
 	for taskType := range tasks {
+		delete(l.config.Routes, taskType)
 		l.config.sources[tasksKey+"."+taskType] = source
 	}
 }
@@ -120,24 +120,52 @@ func (l *loader) file(path string) error {
 	if err != nil {
 		return err
 	}
-	values := map[string]any{}
+	var document yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
-	if err := decoder.Decode(&values); err != nil && !errors.Is(err, io.EOF) {
+	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return errors.New("must hold one YAML document")
 	}
-	tasks, err := parseTaskMapping(values[tasksKey])
-	if err != nil {
+	values := map[string]any{}
+	if err := document.Decode(&values); err != nil {
 		return err
 	}
-	l.addTasks(tasks, path)
+	if err := l.executors(&document, path); err != nil {
+		return err
+	}
+	delete(values, executorsKey)
 	delete(values, tasksKey)
 	if err := foldMappings(values); err != nil {
 		return err
 	}
 	return l.layer(confmap.Provider(values, ""), func(setting) string { return path })
+}
+
+// executors reads the runtimes and the task types of the file.
+func (l *loader) executors(document *yaml.Node, path string) error {
+	if len(document.Content) == 0 {
+		return nil
+	}
+	top, err := readMapping("the file", document.Content[0])
+	if err != nil {
+		return err
+	}
+	executors, err := readExecutors(top.values[executorsKey])
+	if err != nil {
+		return err
+	}
+	commands, routes, err := readTasks(top.values[tasksKey], executors)
+	if err != nil {
+		return err
+	}
+	l.config.Executors, l.config.Routes = executors, routes
+	l.addTasks(commands, path)
+	for taskType := range routes {
+		l.config.sources[tasksKey+"."+taskType] = path
+	}
+	return nil
 }
 
 func (l *loader) environment(environ []string, vars map[string]string) error {
@@ -235,6 +263,9 @@ func (c *Config) validate() error {
 	if err := c.checkWatching(); err != nil {
 		return err
 	}
+	if err := c.completeWorker(); err != nil {
+		return err
+	}
 	c.completeRateLimit()
 	if err := checkListen(c.Listen, c.Auth.On()); err != nil {
 		return c.invalid("listen", err)
@@ -249,7 +280,7 @@ func (c *Config) validate() error {
 	case s.RetryMax < s.RetryMin:
 		return c.invalid("submission.retryMax", fmt.Errorf("must not be shorter than submission.retryMin: %s, not %s", s.RetryMin, s.RetryMax))
 	}
-	for _, taskType := range slices.Sorted(maps.Keys(c.Tasks)) {
+	for _, taskType := range c.TaskTypes() {
 		key := tasksKey + "." + taskType
 		switch {
 		case taskType == demoType && c.Demo:

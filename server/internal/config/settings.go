@@ -65,6 +65,7 @@ var groups = []group{
 		{"process.grace", "process-grace", "DURATION", "time for a cancelled command to stop before it is killed",
 			duration(func(c *Config) *time.Duration { return &c.Process.Grace }, time.Millisecond, day)},
 	}},
+	workerGroup,
 	authGroup,
 	exposeGroup,
 	watchingGroup,

@@ -74,30 +74,6 @@ func parseTaskLines(value string) (map[string]Command, error) {
 	return parseTaskFlags(lines)
 }
 
-// parseTaskMapping reads the mapping in the file.
-func parseTaskMapping(raw any) (map[string]Command, error) {
-	if raw == nil {
-		return nil, nil
-	}
-	mapping, ok := raw.(map[string]any)
-	if !ok {
-		return nil, errors.New("tasks must map task types (text) to their commands")
-	}
-	tasks := make(map[string]Command, len(mapping))
-	for _, taskType := range slices.Sorted(maps.Keys(mapping)) {
-		fields, ok := mapping[taskType].(map[string]any)
-		if !ok {
-			return nil, fmt.Errorf(`tasks.%s must be a mapping with the key "command"`, taskType)
-		}
-		command, err := parseCommand(fields)
-		if err != nil {
-			return nil, fmt.Errorf("tasks.%s.%w", taskType, err)
-		}
-		tasks[taskType] = command
-	}
-	return tasks, nil
-}
-
 // parseCommand reads one entry. Errors begin with the key.
 func parseCommand(fields map[string]any) (command Command, err error) {
 	if fields["command"] == nil {

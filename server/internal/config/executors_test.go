@@ -1,0 +1,95 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTaskTypesGoToTheRuntimesOfTheFile(t *testing.T) {
+	secret := writeFile(t, strings.Repeat("s", 32)+"\n")
+	c := load(t, []string{"--config", writeFile(t, `
+executors:
+  images: &images {kind: webhook, url: "https://images.internal/tasks", secretFile: `+secret+`}
+  plain: {<<: *images, url: "http://127.0.0.1:9000"}
+tasks:
+  resize: {executor: images, deadline: 2h}
+  blur: {executor: plain}
+  hash: {command: sha256sum}
+`)}, nil)
+	wantExecutors := map[string]Executor{
+		"images": {KindWebhook, &Webhook{URL: "https://images.internal/tasks", Secret: strings.Repeat("s", 32), SecretFile: secret}},
+		"plain":  {KindWebhook, &Webhook{URL: "http://127.0.0.1:9000", Secret: strings.Repeat("s", 32), SecretFile: secret}},
+	}
+	wantRoutes := map[string]Route{
+		"resize": {"images", &WebhookTask{Deadline: 2 * time.Hour}},
+		"blur":   {"plain", &WebhookTask{Deadline: 24 * time.Hour}},
+	}
+	if diff := cmp.Diff(wantExecutors, c.Executors) + cmp.Diff(wantRoutes, c.Routes); diff != "" {
+		t.Error(diff)
+	}
+	if got := c.TaskTypes(); !slices.Equal(got, []string{"blur", "hash", "resize"}) {
+		t.Errorf("task types %q", got)
+	}
+}
+
+func TestACommandOfAFlagReplacesARouteOfTheFile(t *testing.T) {
+	file := writeFile(t, "executors: {x: {kind: webhook, url: 'http://x'}}\ntasks: {a: {executor: x}}")
+	c := load(t, []string{"--config", file, "--task", "a=true"}, nil)
+	if len(c.Routes) != 0 || len(c.Tasks) != 1 || c.Source("tasks.a") != "--task" {
+		t.Errorf("routes %v, tasks %v, from %s", c.Routes, c.Tasks, c.Source("tasks.a"))
+	}
+}
+
+func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
+	const hook = "executors:\n  x:\n    kind: webhook\n    url: http://x\n"
+	for _, test := range []struct{ name, file, want string }{
+		{"no mapping", "executors: [a]", "line 1: executors must be a mapping"},
+		{"no mapping inside", "executors:\n  x: a", "line 2: executors.x must be a mapping"},
+		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [webhook"},
+		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [`},
+		{"name of the server's own", "executors:\n  process: {kind: webhook}", "line 2: executors.process must have another name"},
+		{"name that is no text", "executors:\n  5: {kind: webhook}", "line 2: executors must map names (text)"},
+		{"no address", "executors:\n  x:\n    kind: webhook", "line 3: executors.x.url must be set"},
+		{"address of no kind", "executors:\n  x:\n    kind: webhook\n    url: ftp://a", "line 4: executors.x.url must be an http or https address"},
+		{"address with a password", "executors:\n  x:\n    kind: webhook\n    url: http://a:b@c", "line 4: executors.x.url must be an http or https address without user"},
+		{"unknown setting", hook + "    retries: 5", "line 5: executors.x.retries is no setting here; there are kind, url, secret, secretFile"},
+		{"short secret", hook + "    secret: abc", "line 5: executors.x.secret must have at least 32 bytes"},
+		{"secret that is no text", hook + "    secret: 12345", "line 5: executors.x.secret must be text"},
+		{"missing file of the secret", hook + "    secretFile: /no/such/file", "line 5: executors.x.secretFile cannot be read"},
+		{"unknown executor", hook + "tasks:\n  a:\n    executor: y", `line 7: tasks.a.executor names "y", which is none of executors: [x]`},
+		{"executor and command", hook + "tasks:\n  a:\n    executor: x\n    command: c", "line 7: tasks.a.executor and command must not both be set"},
+		{"setting of commands", hook + "tasks:\n  a:\n    executor: x\n    dir: c", "line 8: tasks.a.dir is no setting here; there are executor, deadline"},
+		{"no time", hook + "tasks:\n  a:\n    executor: x\n    deadline: 5", "line 8: tasks.a.deadline must be a duration"},
+		{"name twice", hook + "  x: {kind: webhook}", "already defined"},
+		{"no type", hook + "tasks:\n  a: {executor: ''}", "line 6: tasks.a.executor must be text that is not empty"},
+		{"the demonstration's type", hook + "tasks:\n  demo: {executor: x}", "tasks.demo"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			file := writeFile(t, test.file)
+			_, err := Load([]string{"--config", file}, nil)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), file) {
+				t.Errorf("%v\nwant the file and %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestWorkersKeysAreReadAndNeverShown(t *testing.T) {
+	key := strings.Repeat("k", 32)
+	c := load(t, []string{"--worker-keys-file", writeFile(t, key+"\n\n"+key+"2\n"), "--worker-url", "https://tasks.example"}, []string{"TASKBRIDGE_WORKER_TOKEN_LIFETIME=1m"})
+	if len(c.Worker.Keys) != 2 || string(c.Worker.Keys[0]) != key || c.Worker.TokenLifetime != time.Minute {
+		t.Errorf("%q, %s", c.Worker.Keys, c.Worker.TokenLifetime)
+	}
+	for _, args := range [][]string{
+		{"--worker-keys", "short"}, {"--worker-keys-file", "/no/such/file"}, {"--worker-keys-file", writeFile(t, "\n")},
+		{"--worker-url", "tasks.example"}, {"--worker-url", "https://tasks.example/path"}, {"--worker-token-lifetime", "1ms"},
+	} {
+		if _, err := Load(args, nil); err == nil || !strings.Contains(err.Error(), "(from "+args[0][:8]) || strings.Contains(err.Error(), "short\"") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+)
+
+// Worker is the worker API.
+type Worker struct {
+	// URL is where workers reach this server, without a path; empty: the address
+	// that it listens on.
+	URL string
+	// Keys sign the tokens of workers, 32 bytes or more each: the first signs, all
+	// are taken. None: the server makes one and keeps it with its data.
+	Keys [][]byte
+	// KeysFile has them instead, one a line.
+	KeysFile string
+	// TokenLifetime is for how long the token of an attempt is good.
+	TokenLifetime time.Duration
+}
+
+// minWorkerKey is the fewest bytes of a key.
+const minWorkerKey = 32
+
+var workerGroup = group{"Workers elsewhere", []setting{
+	{"worker.url", "worker-url", "URL", "where workers reach this server (default: the address that it listens on)",
+		text(func(c *Config) *string { return &c.Worker.URL })},
+	{"worker.keys", "worker-keys", "KEY,…", "keys that sign workers' tokens, 32 bytes or more each, the first for new ones (default: one of its own, kept with the data); a flag is seen by all users of the machine",
+		secrets(func(c *Config) *[][]byte { return &c.Worker.Keys })},
+	{"worker.keysFile", "worker-keys-file", "FILE", "them in a file, one a line",
+		text(func(c *Config) *string { return &c.Worker.KeysFile })},
+	{"worker.tokenLifetime", "worker-token-lifetime", "DURATION", "time for which a worker's token is good; every answer renews it",
+		duration(func(c *Config) *time.Duration { return &c.Worker.TokenLifetime }, time.Second, day)},
+}}
+
+// completeWorker reads the keys and checks what is given.
+func (c *Config) completeWorker() error {
+	w := &c.Worker
+	if w.URL != "" {
+		u, err := url.Parse(w.URL)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+			u.Path != "" && u.Path != "/" {
+			return c.invalid("worker.url", errors.New("must be an http or https address of a host, without a path"))
+		}
+	}
+	if w.KeysFile != "" {
+		content, err := os.ReadFile(w.KeysFile)
+		if err != nil {
+			return c.invalid("worker.keysFile", fmt.Errorf("cannot be read: %w", err))
+		}
+		for line := range bytes.Lines(content) {
+			if line = bytes.TrimSpace(line); len(line) > 0 {
+				w.Keys = append(w.Keys, bytes.Clone(line))
+			}
+		}
+		if len(w.Keys) == 0 {
+			return c.invalid("worker.keysFile", errors.New("names a file without a key"))
+		}
+	}
+	for _, key := range w.Keys {
+		if len(key) < minWorkerKey {
+			return c.invalid("worker.keys", fmt.Errorf("must have keys of at least %d bytes", minWorkerKey))
+		}
+	}
+	return nil
+}
