@@ -317,4 +317,8 @@ func TestWithoutAccessControlOnlyTheLimitsThatAreSetHold(t *testing.T) {
 	if want := (RateLimit{50, 10, 100, 50, 100, 0, 20_000}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
+	got = load(t, []string{"--auth-modes=apikey", "--auth-api-keys-file=k", "--rate-limit-requests-per-second=0", "--rate-limit-creates-per-second=0"}, nil).RateLimit
+	if want := (RateLimit{ConcurrentRequests: 100, Streams: 200, TotalStreams: 20_000}); got != want {
+		t.Errorf("without rates: %+v", got)
+	}
 }

@@ -36,8 +36,16 @@ var rateLimitGroup = group{"Limits of one principal (0: none; without access con
 }}
 
 // completeRateLimit takes the defaults back where there is no access control:
-// all requests are one principal's then.
+// all requests are one principal's then. A burst without a rate bounds nothing.
 func (c *Config) completeRateLimit() {
+	defer func() {
+		if c.RateLimit.RequestsPerSecond == 0 {
+			c.RateLimit.RequestsBurst = 0
+		}
+		if c.RateLimit.CreatesPerSecond == 0 {
+			c.RateLimit.CreatesBurst = 0
+		}
+	}()
 	if c.Auth.On() {
 		return
 	}
