@@ -298,7 +298,7 @@ func TestAKeyThatIsTakenOffTheFileIsRefusedWithoutARestart(t *testing.T) {
 	ring := newKeyring(t, auth.KeyEntry{ID: "old", Subject: "alice", Scopes: both()})
 	old := ring.keys["old"]
 	s := startServer(t, load(t, "--store", "memory", "--auth-modes", "apikey", "--auth-api-keys-file", ring.file,
-		"--auth-api-keys-reload-interval", "10ms"), openStore)
+		"--auth-api-keys-reload-interval", "10ms", "--rate-limit-requests-per-second", "0"), openStore)
 	if got := s.send("GET", "/api/v1/tasks", old, ""); got.Status != http.StatusOK {
 		t.Fatalf("%+v", got)
 	}

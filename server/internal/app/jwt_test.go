@@ -99,7 +99,7 @@ func TestTheIssuersKeysMayComeLateGoAwayAndRotateWithoutARestart(t *testing.T) {
 	provider.publish(nil, "")
 	s := startServer(t, load(t, "--store", "memory", "--auth-modes", "jwt", "--auth-jwt-issuer", "https://id.example",
 		"--auth-jwt-audiences", "taskbridge", "--auth-jwt-keys-url", provider.URL,
-		"--auth-jwt-refresh-interval", "20ms", "--auth-jwt-max-stale", "1m"), openStore)
+		"--auth-jwt-refresh-interval", "20ms", "--auth-jwt-max-stale", "1m", "--rate-limit-requests-per-second", "0"), openStore)
 
 	// Not there yet: that is no refusal, which clients would take for final.
 	got := s.send("GET", "/api/v1/tasks", first, "")

@@ -227,7 +227,7 @@ func (f *follower) openSocket(ctx context.Context, i *instance, task string, cre
 func (f *follower) openPoll(ctx context.Context, i *instance, task string, credential http.Header) (read func() error, status int) {
 	return func() error {
 		for {
-			response, err := i.get(ctx, "/api/v1/tasks/"+task+"/events?waitTimeoutMs=20000&afterEventId="+f.last, credential)
+			response, err := i.get(ctx, fmt.Sprintf("/api/v1/tasks/%s/events?waitTimeoutMs=%d&afterEventId=%s", task, i.pollWait.Milliseconds(), f.last), credential)
 			if err != nil {
 				return err
 			}

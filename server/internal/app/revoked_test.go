@@ -118,7 +118,7 @@ func TestStreamsEndWithTheirCredentialAndThoseOfAGoodOneLiveOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := prepare(t)
-			s := startServer(t, load(t, append(e.args, "--store", "memory")...), openStore, hasten)
+			s := startServer(t, load(t, append(e.args, "--store", "memory", "--rate-limit-requests-per-second", "0")...), openStore, hasten)
 			idle, started := s.demo(e.good(), "idle", 3_600_000)
 			busy, _ := s.demo(e.good(), "busy", 20)
 
@@ -203,7 +203,7 @@ func TestStreamsOutliveAnOutageOfWhateverTheirCredentialsAreCheckedBy(t *testing
 	provider, args := ofTokens(t)
 	token := provider.rotate(t, "k")
 	key := provider.key
-	s := startServer(t, load(t, append(args, "--store", "memory", "--auth-jwt-max-stale", "50ms")...), openStore, hasten)
+	s := startServer(t, load(t, append(args, "--store", "memory", "--auth-jwt-max-stale", "50ms", "--rate-limit-requests-per-second", "0")...), openStore, hasten)
 	s.until("GET", "/api/v1/tasks", token, http.StatusOK)
 	task, _ := s.demo(bearer(token), "busy", 20)
 	followers := s.followBy([]string{"sse", "websocket"}, map[string]string{task: ""}, bearer(token))[task]
@@ -226,7 +226,8 @@ func TestStreamsOutliveAnOutageOfWhateverTheirCredentialsAreCheckedBy(t *testing
 
 func TestAPollThatWasAskedWithAGoodCredentialIsAnsweredAndTheNextIsRefused(t *testing.T) {
 	e := endings["a key that is taken off the file"](t)
-	s := startServer(t, load(t, append(e.args, "--store", "memory", "--metrics-listen", "127.0.0.1:0")...), openStore, hasten)
+	s := startServer(t, load(t, append(e.args, "--store", "memory", "--metrics-listen", "127.0.0.1:0", "--rate-limit-requests-per-second", "0")...), openStore, hasten)
+	s.pollWait = time.Minute
 	task, started := s.demo(e.good(), "idle", 3_600_000)
 	s.untilMetric(`taskbridge_streams_open{transport="longpoll"} 0`) // demo's own
 	f, _ := s.follow("longpoll", task, e.doomed(0), started)

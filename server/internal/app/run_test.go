@@ -40,7 +40,8 @@ type instance struct {
 	done chan error
 	log  *lockedBuffer
 
-	client *http.Client // of the test
+	client   *http.Client  // of the test
+	pollWait time.Duration // of its long polls
 }
 
 type lockedBuffer struct {
@@ -85,7 +86,7 @@ func load(t *testing.T, args ...string) *config.Config {
 func startServer(t *testing.T, c *config.Config, open opener, adjust ...func(*httpapi.Options)) *instance {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	i := &instance{t: t, stop: cancel, done: make(chan error, 1), log: &lockedBuffer{}, client: http.DefaultClient}
+	i := &instance{t: t, stop: cancel, done: make(chan error, 1), log: &lockedBuffer{}, client: http.DefaultClient, pollWait: time.Second}
 	listening := make(chan string, 1)
 	logger := slog.New(announced{slog.NewTextHandler(i.log, &slog.HandlerOptions{Level: c.LogLevel}), listening})
 	go func() { i.done <- run(ctx, c, logger, open, adjust...) }()

@@ -160,6 +160,7 @@ func TestEveryLimitIsCountedUnderItsOwnName(t *testing.T) {
 			key := bearer(ring.keys["k"])
 			s := startServer(t, load(t, append(test.setting, "--store", "memory", "--metrics-listen", "127.0.0.1:0",
 				"--auth-modes", "apikey", "--auth-api-keys-file", ring.file)...), openStore)
+			s.pollWait = time.Minute
 			task, started := s.demo(key, "k", 3_600_000)
 			var held *follower
 			if test.held != "" {
