@@ -1,0 +1,235 @@
+package client_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/taskbridge/taskbridge/core/client"
+)
+
+// transports returns which way each request went: s for a stream, p for a poll.
+func (b *bridge) transports() string {
+	var ways strings.Builder
+	for _, line := range b.seen() {
+		if strings.Contains(line, "/events/stream") {
+			ways.WriteByte('s')
+		} else {
+			ways.WriteByte('p')
+		}
+	}
+	return ways.String()
+}
+
+func TestHeartbeatsKeepAStreamAndAreNoEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(3, ordered)...)
+		b.answer = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Type", "text/event-stream")
+			send(w, frames(b.events[:2]...))
+			for range 100 {
+				pass(50 * time.Second)
+				send(w, beat)
+			}
+			send(w, frames(b.events[2]))
+			return true
+		}
+		got, err := follow(t, connect(t, b), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+		if ways := b.transports(); ways != "s" {
+			t.Error(ways)
+		}
+	})
+}
+
+func TestAStreamThatFallsSilentIsOpenedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(3, ordered)...)
+		b.fault = func(n int, body string) (string, ending) {
+			if n == 1 {
+				return body[:strings.Index(body, "\n\n")+20], hold
+			}
+			return body, clean
+		}
+		begun := time.Now()
+		got, err := follow(t, connect(t, b), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+		if took := time.Since(begun); took < time.Minute || took > 61*time.Second || b.transports() != "ss" {
+			t.Errorf("%s after %s", b.transports(), took)
+		}
+	})
+}
+
+func TestPollingTakesOverWhereStreamingDoesNotWork(t *testing.T) {
+	head := func(w http.ResponseWriter) { w.Header().Set("Content-Type", "text/event-stream") }
+	for _, obstacle := range []struct {
+		name   string
+		stream func(w http.ResponseWriter, r *http.Request)
+		want   string
+		within time.Duration
+	}{
+		{"a proxy that holds the answer back", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "sp", 16 * time.Second},
+		{"a proxy that holds the body back", func(w http.ResponseWriter, r *http.Request) {
+			head(w)
+			send(w, "")
+			<-r.Context().Done()
+		}, "sp", 16 * time.Second},
+		{"another content type", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "hello") }, "sp", time.Second},
+		{"no content", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "sp", time.Second},
+		{"cuts before any event", func(w http.ResponseWriter, _ *http.Request) {
+			head(w)
+			send(w, ": ping\n\n")
+			panic(http.ErrAbortHandler)
+		}, "sssp", 5 * time.Second},
+		{"no room for a stream", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "2")
+			problem(w, http.StatusServiceUnavailable, "UNAVAILABLE", nil)
+		}, "sssp", 10 * time.Second},
+		{"an event that is too large", func(w http.ResponseWriter, _ *http.Request) {
+			head(w)
+			send(w, "data: "+strings.Repeat("x", 100_000)+"\n\n")
+		}, "sp", time.Second},
+		{"events that make no sense", func(w http.ResponseWriter, _ *http.Request) {
+			head(w)
+			send(w, "data: {\n\n")
+		}, "sssp", 5 * time.Second},
+		{"another task's events", func(w http.ResponseWriter, _ *http.Request) {
+			head(w)
+			send(w, strings.ReplaceAll(frames(story(2, ordered)...), taskID, "another"))
+		}, "sssp", 5 * time.Second},
+		{"ids that do not belong", func(w http.ResponseWriter, _ *http.Request) {
+			head(w)
+			send(w, strings.Replace(frames(story(2, ordered)...), "id: 1", "id: 2", 1))
+		}, "sssp", 5 * time.Second},
+	} {
+		t.Run(obstacle.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBridge(t, story(5, ordered)...)
+				b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+					if !strings.HasSuffix(r.URL.Path, "/stream") {
+						return false
+					}
+					obstacle.stream(w, r)
+					return true
+				}
+				begun := time.Now()
+				got, err := follow(t, connect(t, b, func(o *client.Options) { o.MaxBytes = 50_000 }), client.FollowOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				same(t, got, b.events)
+				if took := time.Since(begun); b.transports() != obstacle.want || took > obstacle.within {
+					t.Errorf("%s, within %s", b.transports(), took)
+				}
+			})
+		})
+	}
+}
+
+func TestStreamingIsTriedAgainAfterAWhileOfPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(6, ordered)...)
+		events := b.events
+		begun := time.Now()
+		b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			switch stream := strings.HasSuffix(r.URL.Path, "/stream"); {
+			case stream && time.Since(begun) > 10*time.Minute:
+				return false
+			case stream:
+				answer(w, http.StatusOK, "hello")
+			case r.URL.Query().Get("afterEventId") == "":
+				page(w, events[:2], "")
+			default:
+				pass(25 * time.Second)
+				page(w, nil, "")
+			}
+			return true
+		}
+		got, err := follow(t, connect(t, b), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, events)
+		// One minute, two, four and eight, and a stream again.
+		ways := b.transports()
+		if n := strings.Count(ways, "s"); n != 5 || !strings.HasSuffix(ways, "ps") {
+			t.Error(ways)
+		}
+	})
+}
+
+func TestPollsThatComeBackAtOnceDoNotSpin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(6, ordered)...)
+		begun := time.Now()
+		b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/stream"):
+				answer(w, http.StatusOK, "hello")
+			case time.Since(begun) < 10*time.Minute:
+				page(w, nil, "")
+			default:
+				return false
+			}
+			return true
+		}
+		got, err := follow(t, connect(t, b), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+		if n := len(b.seen()); n > 150 {
+			t.Errorf("%d requests in ten minutes", n)
+		}
+	})
+}
+
+func TestAPageOverTheLimitIsAskedForInSmallerOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(60, ordered)...)
+		b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			if strings.HasSuffix(r.URL.Path, "/stream") {
+				answer(w, http.StatusOK, "hello")
+				return true
+			}
+			return false
+		}
+		got, err := follow(t, connect(t, b, func(o *client.Options) { o.MaxBytes = 1000 }), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+
+		_, err = follow(t, connect(t, b, func(o *client.Options) { o.MaxBytes = 100 }), client.FollowOptions{})
+		if !errors.Is(err, client.ErrAnswerTooLarge) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWhatDoesNotSpeakTheProtocolIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := connect(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			send(w, "<title>Welcome</title>")
+		}))
+		if _, err := follow(t, c, client.FollowOptions{}); !errors.Is(err, client.ErrUnexpectedAnswer) {
+			t.Error(err)
+		}
+		if _, err := c.Wait(t.Context(), taskID); !errors.Is(err, client.ErrUnexpectedAnswer) {
+			t.Error(err)
+		}
+		if _, err := c.Create(t.Context(), client.CreateRequest{TaskType: "x"}); !errors.Is(err, client.ErrUnexpectedAnswer) {
+			t.Error(err)
+		}
+	})
+}
