@@ -1,75 +1,161 @@
 package workerapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
 
-// decode reads the body, which must be one JSON object of the wire's type.
-func (h *handler) decode(c *call, request any) error {
+// body reads the request's body, which is to be one JSON object.
+func (h *handler) body(c *call) ([]byte, error) {
 	mediaType, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || mediaType != "application/json" {
-		return invalidRequest("the content type must be application/json")
+		return nil, invalidRequest("the content type must be application/json")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, h.opts.BodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return &problem{
+		return nil, &problem{
 			status: http.StatusRequestEntityTooLarge, code: codePayloadTooLarge,
 			message: fmt.Sprintf("the body is over the limit of %d bytes", tooLarge.Limit),
 			details: map[string]any{"limit": tooLarge.Limit},
 		}
 	case err != nil:
-		return invalidRequest("the body cannot be read")
+		return nil, invalidRequest("the body cannot be read")
 	case !utf8.Valid(body):
-		return invalidRequest("the body is not UTF-8")
+		return nil, invalidRequest("the body is not UTF-8")
 	}
-	if err := unmarshal(body, request); err != nil {
-		return invalidRequest("the body is not what the route takes: " + err.Error())
-	}
-	return nil
+	return body, nil
 }
 
-// unmarshal decodes one JSON value and nothing besides.
-func unmarshal(data []byte, value any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(value); err != nil {
+// names are the members that an object may have, taken literally.
+type names map[string]bool
+
+// namesOf returns the names of a struct's members on the wire.
+func namesOf[T any]() names {
+	all := make(names)
+	for field := range reflect.TypeFor[T]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		all[name] = true
+	}
+	return all
+}
+
+var (
+	startNames      = namesOf[StartRequest]()
+	reportsNames    = namesOf[ReportsRequest]()
+	reportNames     = namesOf[Report]()
+	noticeNames     = namesOf[NoticeRequest]()
+	settleNames     = namesOf[SettleRequest]()
+	suspensionNames = namesOf[taskbridge.Suspension]()
+)
+
+// unmarshal decodes one JSON object and nothing besides. Members that are not
+// known are refused, those that differ in case from one that is too.
+func unmarshal(data []byte, allowed names, value any) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		return errNoObject(err)
+	}
+	if members == nil {
+		return errors.New("it must be a JSON object")
+	}
+	for name := range members {
+		if !allowed[name] {
+			return fmt.Errorf("%q is not known", name)
+		}
+	}
+	return errNoObject(json.Unmarshal(data, value))
+}
+
+// errNoObject says what is wrong without the names of Go's types.
+func errNoObject(err error) error {
+	var kind *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &kind):
+		return err
+	case kind.Field == "":
+		return errors.New("it must be a JSON object")
+	}
+	return fmt.Errorf("%s is of the wrong kind: %s", kind.Field, kind.Value)
+}
+
+// wrongForm is the answer to a body that is no JSON of the wire's form.
+func wrongForm(err error) *problem {
+	return invalidRequest("the body is not what the route takes: " + err.Error())
+}
+
+// decode reads a body that is one object.
+func (h *handler) decode(c *call, allowed names, request any) error {
+	body, err := h.body(c)
+	if err != nil {
 		return err
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is something behind the JSON value")
+	if err := unmarshal(body, allowed, request); err != nil {
+		return wrongForm(err)
 	}
 	return nil
 }
 
-// reports returns the request's reports as the service takes them.
-func (r ReportsRequest) reports() ([]taskbridge.Report, error) {
-	if n := len(r.Reports); n == 0 || n > MaxReports {
+// decodeReports reads the body of a request with reports, and returns them as
+// the service takes them.
+func (h *handler) decodeReports(c *call) ([]taskbridge.Report, error) {
+	var request struct {
+		FirstOrdinal int64             `json:"firstOrdinal"`
+		Reports      []json.RawMessage `json:"reports"`
+	}
+	if err := h.decode(c, reportsNames, &request); err != nil {
+		return nil, err
+	}
+	if n := len(request.Reports); n == 0 || n > MaxReports {
 		return nil, &taskbridge.ArgumentError{Field: "reports", Reason: fmt.Sprintf("must be 1 to %d", MaxReports)}
 	}
-	if most := int64(taskbridge.MaxReportOrdinal - MaxReports); r.FirstOrdinal < 1 || r.FirstOrdinal > most {
+	if most := int64(taskbridge.MaxReportOrdinal - MaxReports); request.FirstOrdinal < 1 || request.FirstOrdinal > most {
 		return nil, &taskbridge.ArgumentError{Field: "firstOrdinal", Reason: fmt.Sprintf("must be 1 to %d", most)}
 	}
-	all := make([]taskbridge.Report, len(r.Reports))
-	for i, report := range r.Reports {
+	all := make([]taskbridge.Report, len(request.Reports))
+	for i, raw := range request.Reports {
+		var report Report
+		if err := unmarshal(raw, reportNames, &report); err != nil {
+			p := wrongForm(fmt.Errorf("report %d: %w", i, err))
+			p.details = map[string]any{"index": i}
+			return nil, p
+		}
 		var err error
 		if all[i], err = report.report(); err != nil {
 			return nil, &taskbridge.ReportError{Index: i, Err: err}
 		}
-		all[i].Ordinal = r.FirstOrdinal + int64(i)
+		all[i].Ordinal = request.FirstOrdinal + int64(i)
 	}
 	return all, nil
+}
+
+// decodeSettle reads the body of a settlement.
+func (h *handler) decodeSettle(c *call) (taskbridge.Outcome, error) {
+	var request struct {
+		Outcome json.RawMessage `json:"outcome"`
+	}
+	if err := h.decode(c, settleNames, &request); err != nil {
+		return taskbridge.Outcome{}, err
+	}
+	if request.Outcome == nil {
+		return taskbridge.Outcome{}, &taskbridge.ArgumentError{Field: "outcome", Reason: "is required"}
+	}
+	var report Report
+	if err := unmarshal(request.Outcome, reportNames, &report); err != nil {
+		return taskbridge.Outcome{}, wrongForm(fmt.Errorf("outcome: %w", err))
+	}
+	return report.outcome()
 }
 
 // fieldsOf says which fields count for which type.
@@ -131,7 +217,7 @@ func (r Report) report() (taskbridge.Report, error) {
 		return taskbridge.Report{Token: &r.Text}, nil
 	case ReportSuspend:
 		var suspension taskbridge.Suspension
-		if err := unmarshal(r.Suspension, &suspension); err != nil {
+		if err := unmarshal(r.Suspension, suspensionNames, &suspension); err != nil {
 			return taskbridge.Report{}, &taskbridge.ArgumentError{Field: "suspension", Reason: "cannot be read: " + err.Error()}
 		}
 		return taskbridge.Report{Suspension: &suspension}, nil

@@ -130,7 +130,7 @@ func (h *handler) serve(c *call, route route) (any, error) {
 
 func (h *handler) start(c *call) (any, error) {
 	var request StartRequest
-	if err := h.decode(c, &request); err != nil {
+	if err := h.decode(c, startNames, &request); err != nil {
 		return nil, err
 	}
 	var row taskbridge.Task
@@ -176,11 +176,7 @@ func (h *handler) earlier(taskID string, request StartRequest) (grant, error) {
 const defaultProducer = "worker"
 
 func (h *handler) reports(c *call) (any, error) {
-	var request ReportsRequest
-	if err := h.decode(c, &request); err != nil {
-		return nil, err
-	}
-	reports, err := request.reports()
+	reports, err := h.decodeReports(c)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +252,7 @@ func (h *handler) input(c *call) (any, error) {
 
 func (h *handler) notice(c *call) (any, error) {
 	var request NoticeRequest
-	if err := h.decode(c, &request); err != nil {
+	if err := h.decode(c, noticeNames, &request); err != nil {
 		return nil, err
 	}
 	message := taskbridge.Message{Text: request.Message, Level: taskbridge.MessageLevel(request.Level)}
@@ -264,11 +260,7 @@ func (h *handler) notice(c *call) (any, error) {
 }
 
 func (h *handler) settle(c *call) (any, error) {
-	var request SettleRequest
-	if err := h.decode(c, &request); err != nil {
-		return nil, err
-	}
-	outcome, err := request.Outcome.outcome()
+	outcome, err := h.decodeSettle(c)
 	if err != nil {
 		return nil, err
 	}
