@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/taskbridge/taskbridge/adapters/process"
@@ -42,10 +44,19 @@ type executors struct {
 	byType  map[string]taskbridge.TaskExecutor
 	demo    *fakes.DeterministicFakeExecutor // nil: turned off
 	process *process.Executor                // nil: not needed
+	// runtimes are those of the configuration, by their names.
+	runtimes map[string]taskbridge.TaskExecutor
 }
 
-func newExecutors(c *config.Config, lifecycle taskbridge.TaskLifecycle, instanceID string, logger *slog.Logger) (*executors, error) {
+func newExecutors(c *config.Config, lifecycle taskbridge.TaskLifecycle, instanceID string, worker workerServer, logger *slog.Logger) (*executors, error) {
 	e := &executors{byType: make(map[string]taskbridge.TaskExecutor)}
+	var err error
+	if e.runtimes, err = newRuntimes(c, lifecycle, worker, logger); err != nil {
+		return nil, errors.Join(err, e.Close(context.Background()))
+	}
+	for taskType, route := range c.Routes {
+		e.byType[taskType] = e.runtimes[route.Executor]
+	}
 	// With a durable store it is there without any commands too: the process
 	// before this one may have had some and left them running.
 	if len(c.Tasks) > 0 || c.Store != config.StoreMemory {
@@ -53,7 +64,6 @@ func newExecutors(c *config.Config, lifecycle taskbridge.TaskLifecycle, instance
 		for taskType, command := range c.Tasks {
 			commands[taskType] = processCommand(command)
 		}
-		var err error
 		e.process, err = process.New(process.Options{
 			Lifecycle:  lifecycle,
 			InstanceID: instanceID,
@@ -65,14 +75,13 @@ func newExecutors(c *config.Config, lifecycle taskbridge.TaskLifecycle, instance
 			Logger:     logger,
 		})
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, e.Close(context.Background()))
 		}
 		for taskType := range commands {
 			e.byType[taskType] = e.process
 		}
 	}
 	if c.Demo {
-		var err error
 		e.demo, err = fakes.NewDeterministicFakeExecutor(fakes.Options{
 			Lifecycle:  lifecycle,
 			Script:     fakes.DemoScript,
@@ -114,7 +123,13 @@ func (e *executors) Close(ctx context.Context) error {
 	var (
 		closing    sync.WaitGroup
 		demo, proc error
+		errs       = make([]error, len(e.runtimes))
 	)
+	for i, name := range slices.Sorted(maps.Keys(e.runtimes)) {
+		if runtime, ok := e.runtimes[name].(closer); ok {
+			closing.Go(func() { errs[i] = runtime.Close(ctx) })
+		}
+	}
 	if e.demo != nil {
 		closing.Go(func() { demo = e.demo.Close(ctx) })
 	}
@@ -122,7 +137,7 @@ func (e *executors) Close(ctx context.Context) error {
 		closing.Go(func() { proc = e.process.Close(ctx) })
 	}
 	closing.Wait()
-	return errors.Join(demo, proc)
+	return errors.Join(append(errs, demo, proc)...)
 }
 
 // ready returns what the server's readiness depends on.
@@ -136,6 +151,11 @@ func (e *executors) ready(s store) map[string]httpapi.ReadyCheck {
 	}
 	if e.process != nil {
 		checks["process"] = e.process.CheckHealth
+	}
+	for name, runtime := range e.runtimes {
+		if checker, ok := runtime.(taskbridge.HealthChecker); ok {
+			checks[name] = checker.CheckHealth
+		}
 	}
 	return checks
 }

@@ -60,7 +60,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger, open opener
 		}
 		return nil
 	})
-	s, err := start(ctx, c, logger, open, adjust, &parts)
+	s, err := start(ctx, c, listener.Addr(), logger, open, adjust, &parts)
 	if err != nil {
 		if ctx.Err() != nil {
 			logger.Info("stopped while starting", "error", err)
@@ -93,7 +93,7 @@ type server struct {
 
 // start makes the parts, from the store up, and finishes what an earlier
 // process has left. Parts are torn down in the opposite order.
-func start(ctx context.Context, c *config.Config, logger *slog.Logger, open opener, adjust []func(*httpapi.Options), parts *teardown) (*server, error) {
+func start(ctx context.Context, c *config.Config, bound net.Addr, logger *slog.Logger, open opener, adjust []func(*httpapi.Options), parts *teardown) (*server, error) {
 	store, err := open(ctx, c)
 	if err != nil {
 		return nil, err
@@ -116,7 +116,15 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	if err != nil {
 		return nil, err
 	}
-	executors, err := newExecutors(c, lifecycle, instance.ID(), logger)
+	signer, err := newSigner(c)
+	if err != nil {
+		return nil, err
+	}
+	worker, err := newWorkerServer(c, bound, signer)
+	if err != nil {
+		return nil, err
+	}
+	executors, err := newExecutors(c, lifecycle, instance.ID(), worker, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +170,7 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 	if err := serveAside(ctx, c, watch, logger, parts); err != nil {
 		return nil, err
 	}
+	refused := func(err error) { watch.AuthenticationFailed(authModes[auth.PresentedOf(err)]) }
 	opts := httpapi.Options{
 		Bridge:        bridge,
 		Authenticator: authenticator,
@@ -177,7 +186,8 @@ func start(ctx context.Context, c *config.Config, logger *slog.Logger, open open
 			watch.Delivered(telemetry.Transport(transport), events, bytes)
 		},
 		SlowReaderCut:  func(transport string) { watch.SlowReaderCut(telemetry.Transport(transport)) },
-		Refused:        func(err error) { watch.AuthenticationFailed(authModes[auth.PresentedOf(err)]) },
+		Refused:        refused,
+		Worker:         newWorkerAPI(lifecycle, signer, authenticator, refused, c, logger),
 		Limited:        func(limit *ratelimit.LimitError) { watch.RateLimited(limits[limit.Kind]) },
 		AllowedHosts:   c.HTTP.AllowedHosts,
 		AllowedOrigins: c.AllowedOrigins,

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/taskbridge/taskbridge/server/internal/auth"
@@ -26,7 +24,7 @@ func newTelemetry(ctx context.Context, c *config.Config, ready map[string]func(c
 	if err != nil {
 		return nil, err
 	}
-	types := slices.Collect(maps.Keys(c.Tasks))
+	types := c.TaskTypes()
 	if c.Demo {
 		types = append(types, "demo")
 	}

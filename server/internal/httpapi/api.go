@@ -62,6 +62,9 @@ type Options struct {
 	// Pages are answered to GET and HEAD besides the API, by path; anybody may
 	// have them.
 	Pages map[string]http.Handler
+	// Worker, if not nil, makes the handler of the worker API; draining is closed
+	// when draining begins. Who calls it is its own to find out.
+	Worker func(draining <-chan struct{}) (http.Handler, error)
 	// BeginRequest, if not nil, is called with each request that begins. The one
 	// that it returns is handled, and ended is called once it has been answered:
 	// with status 0 if it was cut without an answer; streaming says that the
@@ -156,7 +159,14 @@ func New(opts Options) (*API, error) {
 	}
 	a := &API{opts: opts, logger: opts.Logger, hosts: newHostPolicy(opts)}
 	a.drained, a.drain = context.WithCancel(context.Background())
-	a.router = a.guard(a.cors(a.routes()))
+	var worker http.Handler
+	if opts.Worker != nil {
+		var err error
+		if worker, err = opts.Worker(a.drained.Done()); err != nil {
+			return nil, err
+		}
+	}
+	a.router = a.guard(a.cors(a.routes(worker)))
 	return a, nil
 }
 

@@ -7,11 +7,13 @@ import (
 	"net/url"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/taskbridge/taskbridge/core/workerapi"
 )
 
 // routes lays out the paths. Handlers get the response writer that came in, not
 // the router's own.
-func (a *API) routes() http.Handler {
+func (a *API) routes(worker http.Handler) http.Handler {
 	e := echo.New()
 	e.HTTPErrorHandler = a.routingFailed
 
@@ -35,6 +37,17 @@ func (a *API) routes() http.Handler {
 	route(http.MethodGet, "/api/v1/tasks/:taskId/events", a.pollEvents)
 	route(http.MethodGet, "/api/v1/tasks/:taskId/events/stream", a.streamEvents)
 	route(http.MethodPost, "/api/v1/tasks/:taskId/cancel", a.cancelTask)
+
+	if worker != nil {
+		for _, name := range []string{"start", "reports", "attempt", "input", "notices", "settle"} {
+			path := workerapi.BasePath + ":taskId/" + name
+			e.Any(path, func(c echo.Context) error {
+				a.opts.RouteReached(c.Request().Context(), path)
+				worker.ServeHTTP(c.Response().Writer, c.Request())
+				return nil
+			})
+		}
+	}
 
 	pages := map[string]http.Handler{"/health": http.HandlerFunc(a.health), "/ready": http.HandlerFunc(a.ready)}
 	maps.Copy(pages, a.opts.Pages)
