@@ -89,6 +89,12 @@ func runnableInstance(t *testing.T, h LifecycleHarness) {
 			s.notRunnable(c.id, taskbridge.Claim{ID: "claim", Instance: c.instance})
 		})
 	}
+	if h.Remote {
+		s.untouched("the start from afar", bound, func() {
+			s.notRunnable(bound, taskbridge.Claim{ID: "claim", Instance: "instance-1"})
+		})
+		return
+	}
 	s.start(bound, taskbridge.Claim{ID: "claim", Instance: "instance-1"})
 	s.untouched("the refused joining", bound, func() {
 		s.notRunnable(bound, taskbridge.Claim{ID: "claim", Instance: "instance-2"})

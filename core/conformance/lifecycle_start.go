@@ -29,7 +29,7 @@ func startFirst(t *testing.T, h LifecycleHarness) {
 	before := s.accepted()
 	run := s.start(before.ID, taskbridge.Claim{ID: "claim"})
 	row := s.row(before.ID)
-	if row.Status != taskbridge.StatusRunning || row.Attempt != 1 || row.Claim != "claim" || row.Starts != 1 {
+	if row.Status != taskbridge.StatusRunning || row.Attempt != 1 || row.Claim != "claim" || !h.counted(row, 1) {
 		t.Errorf("the row is %s, attempt %d, claim %q, %d starts", row.Status, row.Attempt, row.Claim, row.Starts)
 	}
 	if row.StartedAt.Before(before.CreatedAt) || !row.AttemptStartedAt.Equal(row.StartedAt) || row.UpdatedAt.Before(row.StartedAt) {
@@ -63,7 +63,7 @@ func startJoins(t *testing.T, h LifecycleHarness) {
 	}
 	s.expect(id, "TASK_STARTED", `TASK_PROGRESS {"progress":10}`, `TASK_PROGRESS {"progress":20}`,
 		`TASK_PROGRESS {"progress":21}`, `TASK_PROGRESS {"progress":22}`)
-	if row := s.row(id); row.Attempt != 1 || row.Starts != 4 {
+	if row := s.row(id); row.Attempt != 1 || !h.counted(row, 4) {
 		t.Errorf("the row has %d attempts and %d starts, want 1 and 4", row.Attempt, row.Starts)
 	}
 }
@@ -148,7 +148,7 @@ func startConcurrentlyOneClaim(t *testing.T, h LifecycleHarness) {
 		s.must("Close", run.Close())
 	}
 	s.expect(id, "TASK_STARTED")
-	if row := s.row(id); row.Attempt != 1 || row.Starts != callers {
+	if row := s.row(id); row.Attempt != 1 || !h.counted(row, callers) {
 		t.Errorf("the row has %d attempts and %d starts, want 1 and %d", row.Attempt, row.Starts, callers)
 	}
 }
@@ -166,11 +166,16 @@ func startConcurrentlyManyClaims(t *testing.T, h LifecycleHarness) {
 			mu.Lock()
 			defer mu.Unlock()
 			runs[run.Attempt()] = run
+		} else if h.Remote && errors.Is(err, taskbridge.ErrStaleAttempt) {
+			errs[i] = nil // begun, and fenced before its answer came through
 		}
 	})
 	s.must("Start", errors.Join(errs[:]...))
 	for attempt := int64(1); attempt <= callers; attempt++ {
 		run := runs[attempt]
+		if run == nil && h.Remote && attempt < callers {
+			continue
+		}
 		if run == nil {
 			t.Fatalf("no run is of attempt %d of %d", attempt, callers)
 		}
