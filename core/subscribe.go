@@ -188,8 +188,8 @@ func (s *TaskSubscriptionService) Close() {
 	s.fills.Wait()
 }
 
-// Subscription is one reader's place in a stream. It is used by one goroutine;
-// Close may be called from any.
+// Subscription is one reader's place in a stream. It is used by one goroutine at
+// a time; Close may be called from any.
 type Subscription struct {
 	service *TaskSubscriptionService
 	tail    *tail
@@ -199,6 +199,9 @@ type Subscription struct {
 	final   *Event  // the terminal event, where the cursor names it
 	page    int     // how many events to read from the store at once
 	release sync.Once
+
+	changed func() // nil: nobody watches
+	place   int    // among the tail's watchers; under its mu
 }
 
 const (
@@ -234,7 +237,7 @@ func (s *Subscription) open(ctx context.Context, row Task, gapError bool) error 
 
 // Next returns the frames after the last ones returned, at least one and
 // bounded in bytes, waiting up to idle for the first; none and no error when
-// idle has passed. After the terminal event has been returned: io.EOF. Other
+// idle has passed, with 0 what is there already. After the terminal event has been returned: io.EOF. Other
 // errors end the subscription: ctx's, [ErrClosed], [*GapError] (the history was
 // replaced underneath), or a store that is away; the client resumes from its
 // cursor.
@@ -266,6 +269,10 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]Frame, e
 			s.cursor = p.frames[n-1].cursor()
 			return p.frames, nil
 		}
+		if idle <= 0 {
+			s.checkBackstop()
+			return nil, nil
+		}
 		if timer == nil {
 			timer = s.service.clock.NewTimer(idle)
 			defer timer.Stop()
@@ -279,6 +286,33 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]Frame, e
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// Watch has changed called whenever there may be more to return, be it frames or
+// an error: for readers that keep no goroutine waiting in Next. Watch is called
+// once, before the subscription is shared; what was there before is not told of,
+// so look with Next afterwards. One goroutine calls for many subscriptions:
+// changed must not wait for anything. Calls may overlap each other and Close.
+func (s *Subscription) Watch(changed func()) {
+	s.changed = changed
+	s.tail.watch(s)
+}
+
+// Ready is Next for what changed can do without waiting: it returns the frames
+// that are in memory, none if there is nothing more. Where it is not ok, there is
+// something that only Next can return, or that has to be read first.
+func (s *Subscription) Ready() (frames []Frame, ok bool) {
+	if s.warning != nil {
+		return nil, false
+	}
+	p, err := s.tail.after(s.cursor, batchBytes)
+	if err != nil || p.behind || p.ended {
+		return nil, false
+	}
+	if n := len(p.frames); n > 0 {
+		s.cursor = p.frames[n-1].cursor()
+	}
+	return p.frames, true
 }
 
 // replay takes what comes next from the pages that readers share, or else from
@@ -340,5 +374,10 @@ func (s *Subscription) Permitted(principal Principal) bool {
 
 // Close releases the subscription. It may be called more than once.
 func (s *Subscription) Close() {
-	s.release.Do(func() { s.service.release(s.tail) })
+	s.release.Do(func() {
+		if s.changed != nil {
+			s.tail.unwatch(s)
+		}
+		s.service.release(s.tail)
+	})
 }

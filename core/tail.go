@@ -2,7 +2,10 @@ package taskbridge
 
 import (
 	"context"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +35,9 @@ type tail struct {
 	changed chan struct{} // closed and replaced whenever the above change
 	filling bool
 	again   bool // woken while filling
+
+	watchers []*Subscription // those to be told of changes, each knows its place
+	told     []*Subscription // of fill alone: those to be told this time
 }
 
 // fillPage is how many events a tail reads at once.
@@ -117,18 +123,20 @@ func (t *tail) fill() {
 			continue
 		}
 		pause = first
-		if t.add(encode(events), len(events) < fillPage) {
+		if len(events) > 0 {
+			t.add(encode(events))
+			t.tell()
+		}
+		if t.settled(len(events) < fillPage) {
 			return
 		}
 	}
 }
 
-// add puts new frames at the end. With caughtUp it reports whether the filling
-// is over.
-func (t *tail) add(frames []Frame, caughtUp bool) bool {
+// add puts new frames at the end, one at least.
+func (t *tail) add(frames []Frame) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.readAt = t.service.clock.Now()
 	for _, frame := range frames {
 		t.frames = append(t.frames, frame)
 		t.bytes += frame.size()
@@ -137,23 +145,83 @@ func (t *tail) add(frames []Frame, caughtUp bool) bool {
 		t.bytes -= t.frames[0].size()
 		t.frames = t.frames[1:]
 	}
-	if n := len(frames); n > 0 {
-		t.last = frames[n-1].cursor()
-		t.ended = frames[n-1].Terminal
-		t.broadcast()
-	}
+	last := frames[len(frames)-1]
+	t.last, t.ended = last.cursor(), last.Terminal
+	t.broadcast()
+}
+
+// settled reports whether the filling is over.
+func (t *tail) settled(caughtUp bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.readAt = t.service.clock.Now()
 	t.filling = t.err == nil && (!caughtUp || t.again) && !t.ended
 	return !t.filling
+}
+
+// tellAtOnce is how many watchers are worth a goroutine of their own.
+const tellAtOnce = 256
+
+// tell calls the watchers. Events that are appended meanwhile wait and are
+// then told of together: the more there is to do, the less it takes.
+func (t *tail) tell() {
+	t.mu.Lock()
+	t.told = append(t.told[:0], t.watchers...)
+	t.mu.Unlock()
+	var next atomic.Int64
+	some := func() {
+		for {
+			end := next.Add(tellAtOnce / 8)
+			for _, watcher := range t.told[min(end-tellAtOnce/8, int64(len(t.told))):min(end, int64(len(t.told)))] {
+				watcher.changed()
+			}
+			if end >= int64(len(t.told)) {
+				return
+			}
+		}
+	}
+	var others sync.WaitGroup
+	for range min((runtime.GOMAXPROCS(0)+1)/2, len(t.told)/tellAtOnce) - 1 {
+		others.Go(some)
+	}
+	some()
+	others.Wait()
+	clear(t.told) // they may be closed before the next time
+}
+
+// watch has the subscription told of changes.
+func (t *tail) watch(s *Subscription) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.place = len(t.watchers)
+	t.watchers = append(t.watchers, s)
+}
+
+func (t *tail) unwatch(s *Subscription) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.watchers) - 1
+	last := t.watchers[n]
+	last.place = s.place
+	t.watchers[s.place] = last
+	t.watchers[n] = nil
+	t.watchers = t.watchers[:n]
 }
 
 // fail ends all subscriptions.
 func (t *tail) fail(err error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.filling = false
-	if t.err == nil {
-		t.err = err
-		t.broadcast()
+	if t.err != nil {
+		t.mu.Unlock()
+		return
+	}
+	t.err = err
+	t.broadcast()
+	watchers := slices.Clone(t.watchers)
+	t.mu.Unlock()
+	for _, watcher := range watchers {
+		watcher.changed()
 	}
 }
 
