@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -90,9 +89,10 @@ func meaning(e *Error, details map[string]any) error {
 			return &taskbridge.SizeError{Field: field, Bytes: size, Limit: limit}
 		}
 		return taskbridge.ErrPayloadTooLarge
-	case "REQUEST_VALIDATION_ERROR", "INVALID_REQUEST":
-		if field, _ := details["field"].(string); field != "" {
-			return &taskbridge.ArgumentError{Field: field, Reason: strings.TrimPrefix(e.Message, field+" ")}
+	case "REQUEST_VALIDATION_ERROR":
+		field, _ := details["field"].(string)
+		if reason, _ := details["reason"].(string); field != "" && reason != "" {
+			return &taskbridge.ArgumentError{Field: field, Reason: reason}
 		}
 		return taskbridge.ErrInvalidArgument
 	}

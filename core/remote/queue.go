@@ -311,19 +311,23 @@ func (q *queue) cutToken(room int, forced bool) *entry {
 	return e
 }
 
-// settle takes a batch that has an outcome off, with what is to be sent in its
-// stead.
-func (q *queue) settle(b *batch, instead ...*batch) {
-	for _, e := range b.entries {
+// settle takes off the first batch, which has an outcome.
+func (q *queue) settle() {
+	for _, e := range q.sealed[0].entries {
 		q.count--
 		q.size -= e.bytes()
 	}
-	for _, i := range instead {
-		for _, e := range i.entries {
+	q.sealed = q.sealed[1:]
+	q.signal()
+}
+
+// resend puts batches before all others.
+func (q *queue) resend(batches []*batch) {
+	for _, b := range batches {
+		for _, e := range b.entries {
 			q.count++
 			q.size += e.bytes()
 		}
 	}
-	q.sealed = append(instead, q.sealed[1:]...)
-	q.signal()
+	q.sealed = append(batches, q.sealed...)
 }

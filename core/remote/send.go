@@ -168,8 +168,9 @@ func (r *run) withdraw(b *batch) (done bool, err error) {
 	if !b.entries[n].withdrawn {
 		return false, nil
 	}
+	r.queue.settle()
 	close(b.entries[n].decided)
-	return true, r.replace(b, part{b.first, b.entries[:n]})
+	return true, r.resend(part{b.first, b.entries[:n]})
 }
 
 // part is some reports of a batch, under the ordinals that they have there.
@@ -178,20 +179,20 @@ type part struct {
 	entries []*entry
 }
 
-// replace puts what is left of a batch in its place. The lock is held.
-func (r *run) replace(b *batch, parts ...part) error {
-	var instead []*batch
+// resend has what is left of a batch sent in its place. The lock is held.
+func (r *run) resend(parts ...part) error {
+	var batches []*batch
 	for _, p := range parts {
 		if len(p.entries) == 0 {
 			continue
 		}
-		smaller, err := newBatch(p.first, p.entries)
+		b, err := newBatch(p.first, p.entries)
 		if err != nil {
 			return err
 		}
-		instead = append(instead, smaller)
+		batches = append(batches, b)
 	}
-	r.queue.settle(b, instead...)
+	r.queue.resend(batches)
 	return nil
 }
 
@@ -212,7 +213,7 @@ func (r *run) recorded(b *batch, answer *attemptAnswer) {
 		r.decide(e, nil)
 		ended = ended || e.ends()
 	}
-	r.queue.settle(b)
+	r.queue.settle()
 	r.mu.Unlock()
 	if ended {
 		r.over(taskbridge.ErrTaskFinished)
@@ -247,8 +248,8 @@ func (r *run) answer(b *batch, err error) {
 	}
 }
 
-// divisible reports whether an answer refuses the reports of a batch, or its
-// size, and not the run.
+// divisible reports whether an answer refuses a report of a batch, or the size of
+// it all, and not the run.
 func divisible(err error) bool {
 	refused := new(Error)
 	if !errors.As(err, &refused) {
@@ -258,34 +259,48 @@ func divisible(err error) bool {
 	case http.StatusRequestEntityTooLarge: // by whatever is on the way too
 		return true
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return !refused.foreign()
+		return refused.index >= 0
 	}
 	return false
 }
 
 // divide drops the report that the server will not have and has the others sent,
 // under the ordinals that they have: nothing of the batch was recorded, or it
-// was in a try before. Where the server does not say which report it is, halving
-// finds it.
+// was in a try before. Where all of it is too large it is halved.
 func (r *run) divide(b *batch, refused *Error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	bad := refused.index
-	switch n := len(b.entries); {
-	case bad >= 0 && bad < n:
-	case n == 1:
+	r.queue.settle()
+	bad, n := refused.index, len(b.entries)
+	if bad < 0 || bad >= n {
+		if n > 1 {
+			half := n / 2
+			return r.resend(part{b.first, b.entries[:half]}, part{b.first + int64(half), b.entries[half:]})
+		}
 		bad = 0
-	default:
-		half := n / 2
-		return r.replace(b, part{b.first, b.entries[:half]}, part{b.first + int64(half), b.entries[half:]})
+		if e := b.entries[0]; e.kind() == workerapi.ReportComplete && e.report.Result != nil {
+			omitResult(&e.report)
+			return r.resend(part{b.first, b.entries})
+		}
 	}
 	var err error = refused
 	if refused.means != nil {
 		err = refused.means
 	}
-	r.lifecycle.opts.Logger.Warn("the server refuses a report", "taskId", r.task.ID, "type", b.entries[bad].kind(), "error", err)
-	r.decide(b.entries[bad], err)
-	return r.replace(b, part{b.first, b.entries[:bad]}, part{b.first + int64(bad) + 1, b.entries[bad+1:]})
+	e := b.entries[bad]
+	r.lifecycle.opts.Logger.Warn("a report is refused", "taskId", r.task.ID, "type", e.kind(), "error", err)
+	r.decide(e, err)
+	return r.resend(part{b.first, b.entries[:bad]}, part{b.first + int64(bad) + 1, b.entries[bad+1:]})
+}
+
+// omitResult makes a completion of what is too large for a request. The end is
+// what counts; that its result is missing is told.
+func omitResult(report *workerapi.Report) {
+	note := fmt.Sprintf("the result of %d bytes is left out: it is larger than a request may be", len(report.Result))
+	if report.Message != "" {
+		note = report.Message + " (" + note + ")"
+	}
+	report.Result, report.Message = nil, note
 }
 
 // abandon tells those who wait that the run is over.

@@ -23,7 +23,7 @@ func (r *run) watch() {
 	for {
 		asked, known := r.lifecycle.opts.Clock.Now(), r.cancelled()
 		token := r.currentToken()
-		answer, err := r.ask(token)
+		answer, err := r.ask(token, known)
 		if r.life.Err() != nil {
 			return
 		}
@@ -69,11 +69,11 @@ func (r *run) watch() {
 
 // ask makes one request for the state of the attempt, which the server answers
 // when there is news or after a while.
-func (r *run) ask(token string) (*attemptAnswer, error) {
+func (r *run) ask(token string, cancellationKnown bool) (*attemptAnswer, error) {
 	answer := new(attemptAnswer)
 	req := request{
 		method: http.MethodGet, taskID: r.task.ID, wait: watchWait, most: maxAnswer,
-		route: fmt.Sprintf("/attempt?waitTimeoutMs=%d", watchWait.Milliseconds()),
+		route: fmt.Sprintf("/attempt?waitTimeoutMs=%d&cancellationKnown=%t", watchWait.Milliseconds(), cancellationKnown),
 	}
 	return answer, r.lifecycle.try(r.life, req, token, answer)
 }
