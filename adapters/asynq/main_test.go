@@ -3,16 +3,12 @@
 package asynqadapter
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,8 +26,12 @@ func TestMain(m *testing.M) {
 	// The parent's death is told to Redis by the thread that started it, so that
 	// has to be one that lives as long as the process.
 	runtime.LockOSThread()
-	if len(os.Args) > 2 && os.Args[1] == "worker" {
-		os.Exit(runWorker(os.Args[2:]))
+	if len(os.Args) == 3 && os.Args[1] == "worker" {
+		if err := runWorker(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	os.Exit(runTests(m))
 }
@@ -115,18 +115,4 @@ func (s *redisServer) start() error {
 func (s *redisServer) kill() {
 	_ = s.command.Process.Kill()
 	_ = s.command.Wait() // it says how it was killed
-}
-
-// untilClosed reads lines until the pipe is closed: by the parent, or by its death.
-func untilClosed(r io.Reader, line func(string)) {
-	scanner := bufio.NewScanner(r)
-	for scanner.Scan() {
-		line(strings.TrimSpace(scanner.Text()))
-	}
-}
-
-// runWorker is what this test binary does as a worker process.
-func runWorker([]string) int {
-	fmt.Fprintln(os.Stderr, errors.New("there are no workers yet"))
-	return 2
 }

@@ -202,10 +202,11 @@ func skip(task *asynq.Task) error {
 // would use up one of the task's retries for nothing.
 func (w *Worker) start(ctx context.Context, envelope Envelope, claim taskbridge.Claim) (taskbridge.Run, error) {
 	const first, most = 50 * time.Millisecond, 2 * time.Second
-	until := w.clock.Now().Add(w.patience)
+	ctx, cancel := context.WithTimeout(ctx, w.patience)
+	defer cancel()
 	for pause := first; ; pause = min(2*pause, most) {
 		run, err := w.lifecycle.Start(ctx, envelope.TaskID, claim)
-		if err == nil || definite(err) || ctx.Err() != nil || !w.clock.Now().Add(pause).Before(until) {
+		if err == nil || definite(err) || ctx.Err() != nil {
 			return run, err
 		}
 		w.logger.Warn("attempt not started, trying again", "taskId", envelope.TaskID, "error", err)
