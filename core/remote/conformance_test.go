@@ -52,7 +52,7 @@ func TestTheRemoteLifecycleConformsThroughAHostileNetwork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			conformance.RunLifecycle(t, conformance.LifecycleHarness{
 				NewStores: stores, Remote: true,
-				New: behind(func(t *testing.T, handler http.Handler) string { return newHostile(t, handler, 1, 0.25).URL }),
+				New: behind(func(t *testing.T, handler http.Handler) string { return newHostile(t, handler, 3, 0.25).URL }),
 			})
 		})
 	}

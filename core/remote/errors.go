@@ -50,13 +50,15 @@ func (e *passing) Unwrap() error { return e.err }
 func refusal(r *http.Response, body []byte, now time.Time) error {
 	e := &Error{Status: r.StatusCode, index: -1}
 	var problem workerapi.Problem
-	if isJSON(r) && json.Unmarshal(body, &problem) == nil {
+	broken := false
+	if isJSON(r) {
+		broken = json.Unmarshal(body, &problem) != nil || problem.Code == ""
 		e.Code, e.Message = problem.Code, problem.Message
 	}
 	switch {
 	case r.StatusCode == http.StatusTooManyRequests:
 		return &passing{err: e, after: retryAfter(r.Header, now), untouched: true}
-	case r.StatusCode >= 500, r.StatusCode < 300,
+	case r.StatusCode >= 500, r.StatusCode < 300, broken, // cut short where it does not show
 		r.StatusCode == http.StatusRequestTimeout, r.StatusCode == http.StatusTooEarly:
 		return &passing{err: e, after: retryAfter(r.Header, now)}
 	}

@@ -50,7 +50,7 @@ func newHostile(tb testing.TB, handler http.Handler, seed uint64, rate float64) 
 // scheme is one thing that may happen to a request.
 type scheme struct {
 	name string
-	// unknown: the client cannot tell whether the server had the request.
+	// unknown: the client cannot tell what the first of its requests has done.
 	unknown bool
 	do      func(p *hostile, w http.ResponseWriter, r *http.Request, body []byte, choice uint64)
 }
@@ -75,7 +75,7 @@ var schemes = []scheme{
 		}
 		relay(w, answer)
 	}},
-	{"the request is repeated at once", false, func(p *hostile, w http.ResponseWriter, r *http.Request, body []byte, _ uint64) {
+	{"the request is repeated at once", true, func(p *hostile, w http.ResponseWriter, r *http.Request, body []byte, _ uint64) {
 		var beside sync.WaitGroup
 		beside.Go(func() { p.ask(r.Context(), r, bytes.NewReader(body)) })
 		answer := p.ask(r.Context(), r, bytes.NewReader(body))
