@@ -24,6 +24,7 @@ Usage:
   taskbridge serve [flags]   run the server; --help shows the flags
   taskbridge keygen [flags]  make an API key; --help shows the flags
   taskbridge health [flags]  ask a server whether it answers; --help shows the flags
+  taskbridge report KIND …   report on a task from a script; --help shows how
   taskbridge version         say which version this is
   taskbridge help            say this
 `
@@ -51,6 +52,8 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return keygen(args, stdout, stderr)
 	case "health":
 		return health(args, environ, stdout, stderr)
+	case "report":
+		return reportOn(args, environ, os.Stdin, stdout, stderr)
 	case "version", "--version":
 		return show(stdout, stderr, version()+"\n")
 	case "help", "--help", "-h":
