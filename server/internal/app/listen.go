@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/httpapi"
@@ -30,7 +28,7 @@ func listen(ctx context.Context, c *config.Config) (net.Listener, error) {
 	if err := c.CheckBound(listener.Addr()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return netutil.LimitListener(listener, c.HTTP.MaxConnections), nil
+	return newLimitListener(listener, c.HTTP.MaxConnections), nil
 }
 
 // serve answers requests until the teardown. A value on the channel means that

@@ -51,6 +51,11 @@ func (t *Telemetry) startSpan(ctx context.Context, operation taskbridge.Operatio
 	if frequent && !parent.IsSampled() {
 		return ctx, nil
 	}
+	// Neither is a start whose task is not known yet worth a trace of its own:
+	// one that nobody traces would have one.
+	if operation.Kind == taskbridge.OperationStart && !parent.IsValid() {
+		return ctx, nil
+	}
 	if parent.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}

@@ -84,6 +84,17 @@ func TestWhatHappensForEachEventIsTracedOnlyWhereItsTaskIs(t *testing.T) {
 	}
 }
 
+func TestAStartIsNoTraceOfItsOwn(t *testing.T) {
+	for traceparent, want := range map[string]int{origin: 1, originUnsampled: 0, "": 0} {
+		tel, spans := recording(t)
+		_, done := tel.Begin(t.Context(), taskbridge.Operation{Kind: taskbridge.OperationStart, TaskID: "abc-1", Traceparent: traceparent})
+		done(nil)
+		if n := len(spans.GetSpans()); n != want {
+			t.Errorf("under %q: %d spans, want %d", traceparent, n, want)
+		}
+	}
+}
+
 func TestAnUnsampledTraceIsPassedOnUnrecorded(t *testing.T) {
 	tel, spans := recording(t)
 	ctx, done := tel.Begin(t.Context(), taskbridge.Operation{Kind: taskbridge.OperationSubmit, Traceparent: originUnsampled})
