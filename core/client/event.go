@@ -92,7 +92,7 @@ func decodeBlock(b block, taskID string) (e Event, live bool, err error) {
 	if err := json.Unmarshal(b.data, &e); err != nil {
 		return Event{}, false, unexpected(http.StatusOK, "an event cannot be understood: %v", err)
 	}
-	if e.Type == heartbeat && !b.hasID {
+	if e.Type == heartbeat {
 		return Event{}, true, nil
 	}
 	if err := e.check(taskID); err != nil {

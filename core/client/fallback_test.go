@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/core/client"
 )
 
@@ -45,6 +46,20 @@ func TestHeartbeatsKeepAStreamAndAreNoEvents(t *testing.T) {
 		if ways := b.transports(); ways != "s" {
 			t.Error(ways)
 		}
+	})
+}
+
+func TestAHeartbeatWithAnIDIsNoEventEither(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(3, ordered)...)
+		b.fault = func(_ int, body string) (string, ending) {
+			return "id: " + ordered(3) + strings.TrimPrefix(beat, ": ping\n") + strings.Replace(beat, "data:", "id: 3-00000003\ndata:", 1) + body, clean
+		}
+		got, err := follow(t, connect(t, b), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
 	})
 }
 
@@ -189,6 +204,24 @@ func TestPollsThatComeBackAtOnceDoNotSpin(t *testing.T) {
 		same(t, got, b.events)
 		if n := len(b.seen()); n > 150 {
 			t.Errorf("%d requests in ten minutes", n)
+		}
+	})
+}
+
+func TestAGapIsToldByAPollToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(6, ordered)...)
+		b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			if strings.HasSuffix(r.URL.Path, "/stream") {
+				answer(w, http.StatusOK, "hello")
+				return true
+			}
+			return false
+		}
+		_, err := follow(t, connect(t, b), client.FollowOptions{After: "9-99999999"})
+		var gap *taskbridge.GapError
+		if !errors.As(err, &gap) || gap.LastEventID != ordered(6) {
+			t.Error(err)
 		}
 	})
 }

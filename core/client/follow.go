@@ -106,11 +106,12 @@ type follower struct {
 	at     *position
 	pace   *pace
 
-	vain      int           // streams in a row that brought nothing
-	polling   bool          // until pollUntil
-	pollUntil time.Time     //
+	vain      int  // streams in a row that brought nothing
+	polling   bool // until pollUntil
+	pollUntil time.Time
 	pollFor   time.Duration // how long the next time
 	pageSize  int
+	begun     bool // an event has been yielded
 	atEnd     bool // the last page was empty, of a task that has ended
 }
 
@@ -181,16 +182,29 @@ func (f *follower) streamed() {
 }
 
 // take yields an event if it is new. over: nothing is to follow.
-func (f *follower) take(e Event) (over bool, err error) {
+func (f *follower) take(ctx context.Context, e Event) (over bool, err error) {
 	if e.ID == "0" || e.ID == "0-0" {
 		// A server that does not know gap=error says it with a warning.
 		return false, taskbridge.ErrEventGap
 	}
 	fresh, err := f.at.isNew(e.ID)
-	if err != nil || !fresh {
+	switch {
+	case err != nil || !fresh:
 		return false, err
+	case ctx.Err() != nil: // what is left of what was read is not wanted any more
+		return false, ctx.Err()
 	}
 	f.at.move(e.ID)
-	f.atEnd = false
+	f.begun, f.atEnd = true, false
 	return !f.yield(e, nil) || e.Terminal(), nil
+}
+
+// noMore ends the loop where the server says that nothing lies behind the cursor.
+// It may say so of a cursor that came in; one that stands at an event which is
+// not terminal has something behind it.
+func (f *follower) noMore(status int) (over bool, err error) {
+	if f.begun || f.at.id == "" {
+		return false, unexpected(status, "the stream is said to have ended before its terminal event")
+	}
+	return true, nil
 }

@@ -203,9 +203,13 @@ func TestLeavingTheLoopClosesTheConnection(t *testing.T) {
 		<-b.gone // the bubble fails if nobody goes, and if a goroutine stays
 
 		func() {
-			defer func() { _ = recover() }()
-			for range c.Follow(t.Context(), taskID, client.FollowOptions{}) {
-				panic("out of the loop")
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			for _, err := range c.Follow(t.Context(), taskID, client.FollowOptions{}) {
+				panic(fmt.Sprint("out of the loop, ", err))
 			}
 		}()
 		<-b.gone
@@ -232,7 +236,24 @@ func TestTheEndOfTheContextIsTheLastError(t *testing.T) {
 	})
 }
 
-func TestASlowLoopLosesNothingAndIsNoSilence(t *testing.T) {
+func TestASlowLoopIsNotTakenForASilentServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(300, ordered)...)
+		got := 0
+		for _, err := range connect(t, b).Follow(t.Context(), taskID, client.FollowOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got++
+			pass(5 * time.Minute)
+		}
+		if n := len(b.seen()); got != 300 || n != 1 {
+			t.Errorf("%d events by %d requests", got, n)
+		}
+	})
+}
+
+func TestASlowLoopLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBridge(t, story(300, ordered)...)
 		b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
@@ -304,6 +325,99 @@ func TestBadArgumentsAreToldWithoutARequest(t *testing.T) {
 		}
 		if seen := b.seen(); len(seen) > 0 {
 			t.Errorf("requests: %q", seen)
+		}
+	})
+}
+
+func TestAnEndThatIsNoneIsNotTakenForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(3, ordered)...)
+		b.fault = func(_ int, body string) (string, ending) { return body[:len(body)/2], cut }
+		b.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case n == 1:
+				return false
+			case strings.HasSuffix(r.URL.Path, "/stream"):
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				page(w, nil, taskbridge.StatusCompleted)
+			}
+			return true
+		}
+		if got, err := follow(t, connect(t, b), client.FollowOptions{}); !errors.Is(err, client.ErrUnexpectedAnswer) || len(got) != 1 {
+			t.Errorf("%d events, %v", len(got), err)
+		}
+	})
+}
+
+func TestACredentialThatEndsInTheMiddleIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(8, ordered)...)
+		tokens := 0
+		b.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("X-Token") != fmt.Sprint("token ", (n+3)/4) {
+				problem(w, http.StatusUnauthorized, "AUTHENTICATION_ERROR", nil)
+				return true
+			}
+			return false
+		}
+		b.fault = func(_ int, body string) (string, ending) { return body[:strings.Index(body, "\n\n")+2], cut }
+		c := connect(t, b, func(o *client.Options) {
+			o.Token = ""
+			o.TokenSource = func(context.Context) (string, error) {
+				tokens++
+				return fmt.Sprint("token-", tokens), nil
+			}
+			inner := o.HTTPClient.Transport
+			o.HTTPClient.Transport = tripper(func(r *http.Request) (*http.Response, error) {
+				r = r.Clone(r.Context())
+				r.Header.Set("X-Token", strings.TrimPrefix(strings.Replace(r.Header.Get("Authorization"), "-", " ", 1), "Bearer "))
+				r.Header.Set("Authorization", "Bearer secret-token")
+				return inner.RoundTrip(r)
+			})
+		})
+		got, err := follow(t, c, client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+		if tokens < 3 {
+			t.Errorf("%d tokens", tokens)
+		}
+	})
+}
+
+// tripper is a function as a round tripper.
+type tripper func(*http.Request) (*http.Response, error)
+
+func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// tenfold is a clock that runs ten times as fast.
+type tenfold struct{ begun time.Time }
+
+func (c tenfold) Now() time.Time { return c.begun.Add(10 * time.Since(c.begun)) }
+
+func (c tenfold) NewTimer(d time.Duration) taskbridge.Timer {
+	return taskbridge.SystemClock{}.NewTimer((d + 9) / 10)
+}
+
+func TestTimeIsTheClocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(3, ordered)...)
+		b.fault = func(n int, body string) (string, ending) {
+			if n == 1 {
+				return body[:strings.Index(body, "\n\n")+2], hold
+			}
+			return body, clean
+		}
+		begun := time.Now()
+		got, err := follow(t, connect(t, b, func(o *client.Options) { o.Clock = tenfold{begun} }), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+		if took := time.Since(begun); took < 6*time.Second || took > 7*time.Second {
+			t.Error(took)
 		}
 	})
 }

@@ -3,8 +3,10 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -282,6 +284,62 @@ func TestATokenSourceIsAskedAgainOnceAfterARefusal(t *testing.T) {
 			t.Errorf("asked %d times, %d requests", asked, len(s.lines))
 		}
 	})
+}
+
+func TestManyRefusalsAtOnceAskForOneToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		asked := 0
+		gate := make(chan struct{})
+		c := connect(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "Bearer token-1" {
+				<-gate
+				problem(w, 401, "AUTHENTICATION_ERROR", nil)
+				return
+			}
+			row(taskbridge.StatusRunning)(w, r)
+		}), func(o *client.Options) {
+			o.Token = ""
+			o.TokenSource = func(context.Context) (string, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				asked++
+				return fmt.Sprint("token-", asked), nil
+			}
+		})
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if _, err := c.Get(t.Context(), taskID); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait() // all of them wait to be refused
+		close(gate)
+		all.Wait()
+		if asked != 2 {
+			t.Errorf("asked %d times", asked)
+		}
+	})
+}
+
+func TestACertificateThatCannotBeTrustedIsFinal(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(accept))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	c, err := client.New(client.Options{URL: server.URL, HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var untrusted *tls.CertificateVerificationError
+	if _, err := c.Create(t.Context(), client.CreateRequest{TaskType: "x"}); !errors.As(err, &untrusted) || strings.Contains(err.Error(), "tries") {
+		t.Error(err)
+	}
+	if _, err := follow(t, c, client.FollowOptions{}); !errors.As(err, &untrusted) {
+		t.Error(err)
+	}
 }
 
 func TestAnErrorOfTheTokenSourceEndsTheCall(t *testing.T) {

@@ -200,7 +200,11 @@ func (c *Client) ListPage(ctx context.Context, filter ListFilter, cursor string)
 	var page Page
 	err := c.persist(ctx, "list tasks", func() error {
 		page = Page{}
-		return c.once(ctx, request{method: http.MethodGet, query: query}, &page, http.StatusOK)
+		err := c.once(ctx, request{method: http.MethodGet, query: query}, &page, http.StatusOK)
+		if err == nil && page.Tasks == nil {
+			return unexpected(http.StatusOK, "the answer is not a list of tasks")
+		}
+		return err
 	})
 	return page, err
 }

@@ -126,7 +126,10 @@ func TestAListGoesOverAllPages(t *testing.T) {
 			t.Error(last)
 		}
 		before := len(s.lines)
-		for range c.List(t.Context(), filter) {
+		for _, err := range c.List(t.Context(), filter) {
+			if err != nil {
+				t.Error(err)
+			}
 			break
 		}
 		if n := len(s.lines) - before; n != 1 {
@@ -214,7 +217,7 @@ func TestDoReturnsTheResultOrTheReasonWhyThereIsNone(t *testing.T) {
 	for _, c := range []struct {
 		end           taskbridge.EventType
 		payload, want string
-		wantErr       error
+		wantErr       *client.TaskError
 	}{
 		{taskbridge.EventCompleted, `{"result":{"x":[1]},"code":7,"message":false}`, `{"x":[1]}`, nil},
 		{taskbridge.EventCompleted, `{"result":null,"resultOmitted":{"bytes":9,"limit":1}}`, `null`, nil},
@@ -234,7 +237,7 @@ func TestDoReturnsTheResultOrTheReasonWhyThereIsNone(t *testing.T) {
 			switch {
 			case c.wantErr == nil && (err != nil || string(outcome.Result) != c.want || outcome.TaskID != taskID || outcome.Event.ID != ordered(3)):
 				t.Errorf("%+v, %v", outcome, err)
-			case c.wantErr != nil && (!errors.As(err, &failed) || *failed != *c.wantErr.(*client.TaskError)):
+			case c.wantErr != nil && (!errors.As(err, &failed) || *failed != *c.wantErr):
 				t.Errorf("%+v", err)
 			case c.wantErr != nil && !strings.Contains(err.Error(), taskID):
 				t.Error(err)

@@ -41,15 +41,18 @@ func (f *follower) stream(ctx context.Context) (over bool, err error) {
 	defer func() { _ = response.Body.Close() }() // it is given up either way
 	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	switch {
-	case response.StatusCode == http.StatusNoContent && f.at.id != "":
-		return true, nil // there is nothing behind the cursor
-	case response.StatusCode != http.StatusOK && response.StatusCode/100 != 2:
+	case response.StatusCode == http.StatusNoContent:
+		if over, err = f.noMore(response.StatusCode); err != nil {
+			err = &unusable{err}
+		}
+		return over, err
+	case response.StatusCode/100 != 2:
 		return false, silence(ctx, limited, c.refusal(response, f.taskID))
 	case response.StatusCode != http.StatusOK, mediaType != "text/event-stream":
 		return false, &unusable{unexpected(response.StatusCode, "the stream is of the type %q", mediaType)}
 	}
 	body := &watchedBody{body: response.Body, dog: dog, silence: f.opts.Silence}
-	over, err = f.read(newBlockReader(body, c.maxBytes))
+	over, err = f.read(ctx, newBlockReader(body, c.maxBytes))
 	err = silence(ctx, limited, err)
 	if !body.alive {
 		err = f.heldBack(err)
@@ -67,7 +70,7 @@ func (f *follower) heldBack(err error) error {
 }
 
 // read yields what comes.
-func (f *follower) read(blocks *blockReader) (over bool, err error) {
+func (f *follower) read(ctx context.Context, blocks *blockReader) (over bool, err error) {
 	for {
 		b, err := blocks.next()
 		switch {
@@ -88,7 +91,7 @@ func (f *follower) read(blocks *blockReader) (over bool, err error) {
 		if live {
 			continue
 		}
-		if over, err = f.take(e); over || err != nil {
+		if over, err = f.take(ctx, e); over || err != nil {
 			return over, err
 		}
 	}
@@ -133,20 +136,21 @@ func (f *follower) poll(ctx context.Context) (over bool, err error) {
 			return false, unexpected(http.StatusOK, "%v", err)
 		}
 	}
-	f.pace.answered()
 	before := f.at.id
 	for _, e := range page.Events {
-		if over, err := f.take(e); over || err != nil {
+		if over, err := f.take(ctx, e); over || err != nil {
 			return over, f.wrapped(err)
 		}
 	}
-	switch {
-	case f.at.id != before:
-		return false, nil
-	case page.Status.Terminal() && f.atEnd:
-		return true, nil // asked once more after that was known
-	case page.Status.Terminal():
+	switch ended := page.Status.Terminal() && !page.HasMore; {
+	case ended && f.atEnd: // asked once more after that was known
+		return f.noMore(http.StatusOK)
+	case ended && f.at.id == before:
 		f.atEnd = true
+		return false, nil
+	}
+	f.pace.answered()
+	if f.at.id != before {
 		return false, nil
 	}
 	return false, f.pace.unless(ctx, asked, wait)
