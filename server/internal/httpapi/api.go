@@ -98,6 +98,7 @@ type API struct {
 	drained context.Context // ends when draining begins
 	drain   context.CancelFunc
 	live    liveStreams
+	beats   *beats
 }
 
 // New makes the handler.
@@ -159,6 +160,7 @@ func New(opts Options) (*API, error) {
 	}
 	a := &API{opts: opts, logger: opts.Logger, hosts: newHostPolicy(opts)}
 	a.drained, a.drain = context.WithCancel(context.Background())
+	a.beats = newBeats(opts.Clock, a.live.hold, func() { a.live.end(nil) })
 	var worker http.Handler
 	if opts.Worker != nil {
 		var err error

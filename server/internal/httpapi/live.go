@@ -21,8 +21,15 @@ type liveStreams struct {
 	mu       sync.Mutex
 	stopping bool
 	running  int
-	ended    chan struct{} // closed when none is running; nil: nobody waits
-	conns    map[net.Conn]struct{}
+	ended    chan struct{}          // closed when none is running; nil: nobody waits
+	conns    map[net.Conn]*delivery // nil until it runs
+}
+
+// hold counts something in that end counts out, even when shutting down.
+func (l *liveStreams) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running++
 }
 
 // begin counts a stream in, unless the server is shutting down.
@@ -41,10 +48,18 @@ func (l *liveStreams) has(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conns == nil {
-		l.conns = make(map[net.Conn]struct{})
+		l.conns = make(map[net.Conn]*delivery)
 	}
-	l.conns[conn] = struct{}{}
+	l.conns[conn] = nil
 	setSendBuffer(conn, sendBuffer)
+}
+
+// runs notes what is to be woken when draining begins. One that is noted too late
+// for that finds its context ended before it rests.
+func (l *liveStreams) runs(conn net.Conn, d *delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[conn] = d
 }
 
 // sendBuffer is what the system takes for a stream whose reader is behind; left
@@ -90,13 +105,17 @@ func (l *liveStreams) stop() {
 	l.stopping = true
 }
 
-// hurry gives the writes that are under way no more than partingTime.
+// hurry gives the writes that are under way no more than partingTime, and wakes
+// the streams that rest.
 func (l *liveStreams) hurry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	limit := time.Now().Add(partingTime)
-	for conn := range l.conns {
+	for conn, d := range l.conns {
 		_ = conn.SetWriteDeadline(limit) // it fails on those that are closed already
+		if d != nil {
+			d.wake()
+		}
 	}
 }
 
@@ -175,12 +194,15 @@ func (a *API) watch(c *call, subscription *taskbridge.Subscription) watcher {
 	}
 }
 
+// due reports whether check would look.
+func (w *watcher) due(now time.Time) bool { return now.Sub(w.checked) >= w.api.opts.Recheck }
+
 // check returns errNoLongerPermitted if the stream must end. It is asked before
 // anything is delivered, so nothing is once the last look is Recheck old. That
 // the authenticator cannot tell at the moment ends nothing.
 func (w *watcher) check() error {
 	now := w.api.opts.Clock.Now()
-	if now.Sub(w.checked) < w.api.opts.Recheck {
+	if !w.due(now) {
 		return nil
 	}
 	w.checked = now

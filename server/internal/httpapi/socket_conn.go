@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"sync"
@@ -16,9 +17,10 @@ import (
 // comes after our close frame.
 type socketConn struct {
 	net.Conn
-	api   *API
-	early []byte      // read before the connection was taken over
-	heard atomic.Bool // something has come from the client
+	api    *API
+	direct *directWriter
+	early  []byte      // read before the connection was taken over
+	heard  atomic.Bool // something has come from the client
 
 	mu      sync.Mutex
 	free    sync.Cond // busy has become false
@@ -28,13 +30,15 @@ type socketConn struct {
 	broken  bool      // a write has failed
 	parted  bool      // our close frame is out
 	closing bool      // closed once late is out
+	unsent  []byte    // what sendNow could not write, whole frames
+	sent    int       // how much of it has been written
 }
 
 // maxLate bounds the answers to the pings of a client that does not read.
 const maxLate = 1 << 10
 
 func newSocketConn(api *API, conn net.Conn, early []byte) *socketConn {
-	c := &socketConn{Conn: conn, api: api, early: early}
+	c := &socketConn{Conn: conn, api: api, direct: newDirectWriter(conn), early: early}
 	c.free.L = &c.mu
 	return c
 }
@@ -68,7 +72,7 @@ func (c *socketConn) Write(p []byte) (int, error) {
 		}
 	default:
 		c.busy = true
-		if err := c.put(p); err != nil {
+		if err := c.put(p, 0); err != nil {
 			return 0, err
 		}
 	}
@@ -84,7 +88,39 @@ func (c *socketConn) send(frames []byte) error {
 		c.release()
 		return net.ErrClosed
 	}
-	return c.put(frames)
+	return c.put(frames, 0)
+}
+
+// sendNow is send without waiting: what it does not write flush does, which has
+// to be called then.
+func (c *socketConn) sendNow(frames []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	if !c.busy && !c.broken && !c.parted {
+		if n = c.direct.try(frames); n == len(frames) {
+			return true
+		}
+		c.busy = n > 0 // nobody may write into a frame that has been begun
+	}
+	c.unsent, c.sent = bytes.Clone(frames), n
+	return false
+}
+
+// flush writes what sendNow has left, within the write timeout.
+func (c *socketConn) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	frames, sent := c.unsent, c.sent
+	c.unsent, c.sent = nil, 0
+	if sent == 0 {
+		c.own()
+	}
+	if c.broken || c.parted {
+		c.release()
+		return net.ErrClosed
+	}
+	return c.put(frames, sent)
 }
 
 // own waits until nobody writes. The caller has the lock.
@@ -112,9 +148,10 @@ func (c *socketConn) Close() error {
 	return c.Conn.Close()
 }
 
-// put writes frames and whatever came late, and releases the connection. The
-// caller has the lock, which is given up for the writes.
-func (c *socketConn) put(frames []byte) error {
+// put writes frames, of which so much has been sent, and whatever came late, and
+// releases the connection. The caller has the lock, which is given up for the
+// writes.
+func (c *socketConn) put(frames []byte, sent int) error {
 	defer c.release()
 	defer func() {
 		if c.closing {
@@ -129,17 +166,17 @@ func (c *socketConn) put(frames []byte) error {
 			err = c.SetWriteDeadline(time.Now().Add(partingTime))
 		}
 		if err == nil {
-			n, err = c.Conn.Write(frames)
+			n, err = c.Conn.Write(frames[sent:])
 		}
 		c.mu.Lock()
 		if err != nil {
 			c.broken, c.late = true, nil
-			c.rest = append([]byte(nil), restOfFrame(frames, n)...)
+			c.rest = append([]byte(nil), restOfFrame(frames, sent+n)...)
 			return err
 		}
-		frames, c.late = c.late, nil
+		frames, sent, c.late = c.late, 0, nil
 	}
-	return nil
+	return c.SetWriteDeadline(time.Time{}) // one that has passed keeps sendNow from writing
 }
 
 // part writes what is missing of the frame that was begun and a close frame: a

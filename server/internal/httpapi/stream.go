@@ -73,28 +73,26 @@ func (a *API) startStream(c *call, subscription *taskbridge.Subscription, given 
 		a.live.end(nil)
 		return false, errCut
 	}
+	stream.closed = a.opts.StreamOpened("sse")
 	if taken == nil {
 		defer a.live.end(nil)
 		ctx, cancel := a.untilDrain(c.r.Context())
 		defer cancel()
 		c.w.WriteHeader(http.StatusOK)
 		stream.body = &responseBody{a, c.w, http.NewResponseController(c.w)}
-		if !stream.run(ctx) {
+		if !stream.finish(ctx, stream.deliver(ctx)) {
 			panic(http.ErrAbortHandler)
 		}
 		return false, nil
 	}
-	stream.body = taken
-	release := c.keep()
-	go func() {
-		defer a.live.end(taken.conn)
-		defer release()
-		defer subscription.Close()
-		ctx, stop := untilGone(a.drained, taken.conn)
-		defer stop()
-		defer taken.cut() // closed already after an end in good form
-		stream.run(ctx)
-	}()
+	stream.body, stream.taken, stream.release = taken, taken, c.keep()
+	ctx, cancel := context.WithCancel(a.drained)
+	d := a.newDelivery(ctx, taken.conn, subscription, stream, a.opts.Heartbeat)
+	stream.gone = whenGone(taken.conn, func() {
+		cancel()
+		d.wake()
+	})
+	d.start()
 	return true, nil
 }
 
@@ -128,6 +126,16 @@ type eventStream struct {
 	taskID       string
 	requestID    string
 	lastID       string // the last event id sent, or the cursor that came in
+	live         bool   // what was there already has been sent
+	closed       func() // says that the stream has ended
+
+	held []taskbridge.Frame // taken from the subscription, to be sent next
+
+	// Only on a connection that was taken over.
+	taken                   *chunkedBody
+	unsentEvents, unsentLen int             // what the body has still to flush; 0: nothing
+	gone                    <-chan struct{} // closed when nothing is read any more
+	release                 func()          // gives back the stream's place
 }
 
 // writeError is a failed write to the client.
@@ -139,12 +147,10 @@ func (e *writeError) Unwrap() error { return e.err }
 // comment is what an EventSource ignores and what shows that the way is open.
 const comment = ": ping\n\n"
 
-// run delivers until the terminal event has been written, and reports whether
-// it was; otherwise the stream is cut.
-func (s *eventStream) run(ctx context.Context) (ended bool) {
-	defer s.api.opts.StreamOpened("sse")()
-	err := s.deliver(ctx)
-	if err == nil {
+// finish ends a stream and reports whether it is in good form: err is io.EOF.
+func (s *eventStream) finish(ctx context.Context, err error) (ended bool) {
+	defer s.closed()
+	if errors.Is(err, io.EOF) {
 		if err = s.body.end(); err == nil {
 			return true
 		}
@@ -153,6 +159,14 @@ func (s *eventStream) run(ctx context.Context) (ended bool) {
 	s.logCut(ctx, err) // before the cut, which ends ctx as well
 	s.body.cut()
 	return false
+}
+
+// end is the [outlet]'s.
+func (s *eventStream) end(ctx context.Context, err error) {
+	s.finish(ctx, err)
+	<-s.gone
+	s.release()
+	s.api.live.end(s.taken.conn)
 }
 
 // logCut says why a stream was cut; that its client has gone is no news.
@@ -172,36 +186,53 @@ func (s *eventStream) logCut(ctx context.Context, err error) {
 	}
 }
 
-// deliver writes until the terminal event has been written (nil) or the stream
-// must be cut.
-func (s *eventStream) deliver(ctx context.Context) error {
+// deliver writes until the stream ends, with io.EOF after the terminal event.
+func (s *eventStream) deliver(ctx context.Context) (err error) {
 	if err := s.body.write(make([]byte, headroom)); err != nil { // the head
 		return &writeError{err}
 	}
-	replayed := false
 	for {
-		idle := s.api.opts.Heartbeat
-		if !replayed {
-			idle = 0 // what is there already comes at once
+		idle := s.live && len(s.held) == 0
+		if err := s.catchUp(ctx, idle); err != nil {
+			return err
 		}
-		frames, err := s.subscription.Next(ctx, idle)
+		if s.held, err = s.subscription.Next(ctx, s.api.opts.Heartbeat); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp is the [outlet]'s.
+func (s *eventStream) catchUp(ctx context.Context, idle bool) error {
+	if s.unsentLen > 0 {
+		if err := s.taken.flush(); err != nil {
+			return &writeError{err}
+		}
+		s.api.opts.Delivered("sse", s.unsentEvents, s.unsentLen)
+		s.unsentEvents, s.unsentLen = 0, 0
+	}
+	for {
+		frames := s.held
+		if s.held = nil; len(frames) == 0 {
+			var err error
+			if frames, err = s.subscription.Next(ctx, 0); err != nil {
+				return err
+			}
+		}
+		err := s.watcher.check()
 		switch {
-		case errors.Is(err, io.EOF):
-			return nil
 		case err != nil:
-			return err
-		}
-		if err := s.watcher.check(); err != nil {
-			return err
-		}
-		switch {
 		case len(frames) > 0:
+			idle = false
 			err = s.events(frames)
-		case !replayed:
-			replayed = true
+		case !s.live:
+			idle, s.live = false, true
 			err = s.write(0, func(p []byte) []byte { return append(p, comment...) })
-		default:
+		case idle:
+			idle = false
 			err = s.write(0, s.heartbeat)
+		default:
+			return nil
 		}
 		if err != nil {
 			return err
@@ -209,20 +240,35 @@ func (s *eventStream) deliver(ctx context.Context) error {
 	}
 }
 
+// now is the [outlet]'s.
+func (s *eventStream) now(frames []taskbridge.Frame, at time.Time) bool {
+	s.held = frames
+	for len(s.held) > 0 {
+		if s.watcher.due(at) {
+			return false
+		}
+		n := fitting(s.held)
+		piece := takePiece()
+		*piece = appendEvents(append(*piece, emptyHeadroom[:]...), s.held[:n])
+		size := len(*piece) - headroom
+		done := s.taken.now(*piece)
+		givePiece(piece)
+		s.lastID = s.held[n-1].EventID
+		if s.held = s.held[n:]; !done {
+			s.unsentEvents, s.unsentLen = n, size
+			return false
+		}
+		s.api.opts.Delivered("sse", n, size)
+	}
+	s.held = nil
+	return true
+}
+
 // events writes frames, in pieces that leave at once.
 func (s *eventStream) events(frames []taskbridge.Frame) error {
 	for len(frames) > 0 {
 		n := fitting(frames)
-		err := s.write(n, func(p []byte) []byte {
-			for _, frame := range frames[:n] {
-				p = append(p, "id: "...)
-				p = append(p, frame.EventID...)
-				p = append(p, "\ndata: "...)
-				p = append(p, frame.Envelope...)
-				p = append(p, "\n\n"...)
-			}
-			return p
-		})
+		err := s.write(n, func(p []byte) []byte { return appendEvents(p, frames[:n]) })
 		s.lastID = frames[n-1].EventID
 		frames = frames[n:]
 		if err != nil {
@@ -230,6 +276,17 @@ func (s *eventStream) events(frames []taskbridge.Frame) error {
 		}
 	}
 	return nil
+}
+
+func appendEvents(p []byte, frames []taskbridge.Frame) []byte {
+	for _, frame := range frames {
+		p = append(p, "id: "...)
+		p = append(p, frame.EventID...)
+		p = append(p, "\ndata: "...)
+		p = append(p, frame.Envelope...)
+		p = append(p, "\n\n"...)
+	}
+	return p
 }
 
 // heartbeat is a data line without an id: some clients take data alone for a
@@ -263,7 +320,7 @@ const aroundEvent = 64
 func (s *eventStream) write(events int, fill func([]byte) []byte) error {
 	piece := takePiece()
 	defer givePiece(piece)
-	*piece = fill(append(*piece, make([]byte, headroom)...))
+	*piece = fill(append(*piece, emptyHeadroom[:]...))
 	if err := s.body.write(*piece); err != nil {
 		return &writeError{err}
 	}

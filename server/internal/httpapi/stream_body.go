@@ -3,13 +3,13 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // streamBody takes what a stream writes. An error of it means that the client
@@ -26,6 +26,8 @@ type streamBody interface {
 
 // headroom is what a piece of a stream leaves free in front: a chunk's size.
 const headroom = 10
+
+var emptyHeadroom [headroom]byte
 
 // pieces are the buffers in which streams put together what they write. A stream
 // has one only while it writes.
@@ -77,27 +79,54 @@ func (b *responseBody) cut() {}
 // chunkedBody writes HTTP/1.1's chunked coding on a connection that was taken
 // over. The last chunk is what tells an end from a cut.
 type chunkedBody struct {
-	api  *API
-	conn net.Conn
+	api    *API
+	conn   net.Conn
+	direct *directWriter
+	rest   []byte // what now could not write
+}
+
+// chunk makes one of what follows the headroom.
+func chunk(p []byte) []byte {
+	var digits [8]byte
+	size := append(strconv.AppendUint(digits[:0], uint64(len(p)-headroom), 16), "\r\n"...)
+	start := headroom - len(size)
+	copy(p[start:], size)
+	return append(p, "\r\n"...)[start:]
 }
 
 func (b *chunkedBody) write(p []byte) error {
 	if len(p) <= headroom {
 		return nil
 	}
-	var digits [8]byte
-	size := append(strconv.AppendUint(digits[:0], uint64(len(p)-headroom), 16), "\r\n"...)
-	start := headroom - len(size)
-	copy(p[start:], size)
-	return b.send(append(p, "\r\n"...)[start:])
+	return b.send(chunk(p))
+}
+
+// now is write without waiting: what it does not write flush does.
+func (b *chunkedBody) now(p []byte) bool {
+	p = chunk(p)
+	n := b.direct.try(p)
+	if n == len(p) {
+		return true
+	}
+	b.rest = bytes.Clone(p[n:])
+	return false
+}
+
+// flush writes what now has left.
+func (b *chunkedBody) flush() error {
+	rest := b.rest
+	b.rest = nil
+	return b.send(rest)
 }
 
 func (b *chunkedBody) send(p []byte) error {
 	if err := b.api.writeSoon(b.conn); err != nil {
 		return err
 	}
-	_, err := b.conn.Write(p)
-	return err
+	if _, err := b.conn.Write(p); err != nil {
+		return err
+	}
+	return b.conn.SetWriteDeadline(time.Time{}) // one that has passed keeps now from writing
 }
 
 func (b *chunkedBody) end() error {
@@ -120,7 +149,7 @@ func (a *API) takeOver(c *call) (*chunkedBody, error) {
 		return nil, supported(err)
 	}
 	a.live.has(conn)
-	body := &chunkedBody{api: a, conn: conn}
+	body := &chunkedBody{api: a, conn: conn, direct: newDirectWriter(conn)}
 	header := c.w.Header()
 	header.Set("Date", a.opts.Clock.Now().UTC().Format(http.TimeFormat))
 	header.Set("Transfer-Encoding", "chunked")
@@ -143,15 +172,13 @@ func (a *API) takeOver(c *call) (*chunkedBody, error) {
 	return body, nil
 }
 
-// untilGone returns a context that ends with ctx or when the peer closes the
-// connection. What the peer sends is of no interest. The caller calls stop after
-// the connection is closed.
-func untilGone(ctx context.Context, conn net.Conn) (gone context.Context, stop func()) {
-	gone, cancel := context.WithCancel(ctx)
+// whenGone calls gone when the peer closes the connection, or we do, and closes
+// the channel then. What the peer sends is of no interest.
+func whenGone(conn net.Conn, gone func()) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer cancel()
+		defer gone()
 		var ignored [16]byte
 		for {
 			if _, err := conn.Read(ignored[:]); err != nil {
@@ -159,10 +186,7 @@ func untilGone(ctx context.Context, conn net.Conn) (gone context.Context, stop f
 			}
 		}
 	}()
-	return gone, func() {
-		cancel()
-		<-ended
-	}
+	return ended
 }
 
 // upgrade is a response writer that writes the head of an upgrade itself, in

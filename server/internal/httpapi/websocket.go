@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -67,32 +68,38 @@ func (a *API) webSocket(c *call) error {
 		release: c.keep(), overloaded: c.overloaded,
 	}
 	ctx, cancel := context.WithCancel(a.drained)
-	go func() {
-		defer close(s.gone)
-		defer cancel()
-		s.read()
-	}()
-	go s.start(ctx, cancel)
+	s.cancel = cancel
+	go s.read()
+	go s.start(ctx)
 	return nil
 }
 
-// socketSession is one WebSocket after its handshake. It has two goroutines: one
-// reads, the other does the rest.
+// socketSession is one WebSocket after its handshake. One goroutine reads; the
+// rest is done by one that exists while there is something to do.
 type socketSession struct {
 	api       *API
 	conn      *websocket.Conn
 	raw       *socketConn
 	requestID string
 	taskID    string
-	principal taskbridge.Principal
+	principal taskbridge.Principal // until it has subscribed
 	watcher   watcher
-	first     chan clientFrame
+	first     chan clientFrame // until it has come
+	cancel    context.CancelFunc
 	gone      chan struct{} // closed when nothing is read any more
 	closed    func()        // says that the stream has ended
 	release   func()        // gives back the stream's place
 	silence   int           // heartbeats since something was heard of the client
 
 	overloaded bool // there is no room for it
+
+	// Once it has subscribed.
+	delivery  atomic.Pointer[delivery]
+	gapError  bool
+	confirmed bool
+	held      []taskbridge.Frame // taken from the subscription, to be sent next
+
+	unsentEvents, unsentLen int // what raw has still to flush; 0: nothing
 }
 
 type clientFrame struct {
@@ -112,37 +119,47 @@ func (e *ending) Error() string { return e.reason }
 // read takes the first frame and goes on reading, so that pings are answered
 // and a client that goes away is noticed. Later frames say nothing.
 func (s *socketSession) read() {
-	for first := true; ; first = false {
-		kind, message, err := s.conn.Reader(context.Background())
-		if err != nil {
-			return
-		}
-		if first {
-			data, err := io.ReadAll(io.LimitReader(message, maxClientFrame+1))
-			if err != nil {
-				return
-			}
+	if kind, message, err := s.conn.Reader(context.Background()); err == nil {
+		data, err := io.ReadAll(io.LimitReader(message, maxClientFrame+1))
+		if err == nil {
 			s.first <- clientFrame{kind, data}
-		}
-		if _, err := io.Copy(io.Discard, message); err != nil {
+			go s.readOn(message) // with a stack that has not grown
 			return
+		}
+	}
+	s.leave()
+}
+
+func (s *socketSession) readOn(message io.Reader) {
+	defer s.leave()
+	for err := error(nil); err == nil; {
+		if _, err = io.Copy(io.Discard, message); err == nil {
+			_, message, err = s.conn.Reader(context.Background())
 		}
 	}
 }
 
-// start subscribes, and leaves what follows to another goroutine: this one's
-// stack has grown by what the store needs.
-func (s *socketSession) start(ctx context.Context, cancel context.CancelFunc) {
-	subscription, request, err := s.subscribe(ctx)
+// leave says that nothing is read any more.
+func (s *socketSession) leave() {
+	s.cancel()
+	if d := s.delivery.Load(); d != nil { // else it finds out by itself
+		d.wake()
+	}
+	close(s.gone)
+}
+
+// start subscribes, and leaves what follows to a delivery.
+func (s *socketSession) start(ctx context.Context) {
+	subscription, err := s.subscribe(ctx)
 	if err != nil {
-		s.end(ctx, cancel, err)
+		s.end(ctx, err)
 		return
 	}
-	go func() {
-		err := s.deliver(ctx, subscription, request)
-		subscription.Close()
-		s.end(ctx, cancel, err)
-	}()
+	s.first, s.principal = nil, taskbridge.Principal{}
+	s.watcher.subscription = subscription
+	d := s.api.newDelivery(ctx, s.raw.Conn, subscription, s, s.api.opts.SocketHeartbeat)
+	s.delivery.Store(d)
+	d.start()
 }
 
 // subscribeFrame is what a client sends first.
@@ -155,10 +172,10 @@ type subscribeFrame struct {
 
 // subscribe waits for the first frame and does what it asks. Its error is how
 // the session ends: an *ending, or one of a context, a service or a write.
-func (s *socketSession) subscribe(ctx context.Context) (*taskbridge.Subscription, taskbridge.SubscribeRequest, error) {
+func (s *socketSession) subscribe(ctx context.Context) (*taskbridge.Subscription, error) {
 	var request taskbridge.SubscribeRequest
 	if s.overloaded {
-		return nil, request, &ending{closeOverload, "too many open streams on this server", nil}
+		return nil, &ending{closeOverload, "too many open streams on this server", nil}
 	}
 	var first clientFrame
 	timer := s.api.opts.Clock.NewTimer(s.api.opts.SubscribeTimeout)
@@ -166,69 +183,121 @@ func (s *socketSession) subscribe(ctx context.Context) (*taskbridge.Subscription
 	select {
 	case first = <-s.first:
 	case <-timer.C():
-		return nil, request, &ending{closeGoingAway, "no subscription came in time", nil}
+		return nil, &ending{closeGoingAway, "no subscription came in time", nil}
 	case <-ctx.Done():
-		return nil, request, ctx.Err()
+		return nil, ctx.Err()
 	}
 	var frame subscribeFrame
 	if first.kind != websocket.MessageText || len(first.data) > maxClientFrame || json.Unmarshal(first.data, &frame) != nil ||
 		frame.Action != "subscribe" || frame.TaskID == "" || frame.Gap != "" && frame.Gap != "error" {
-		return nil, request, &ending{closeBadFrame, "the first frame must be a subscription", nil}
+		return nil, &ending{closeBadFrame, "the first frame must be a subscription", nil}
 	}
 	if frame.LastEventID != nil {
 		var err error
 		if request.After, err = taskbridge.ParseCursor(*frame.LastEventID); err != nil {
-			return nil, request, &ending{closeBadFrame, "lastEventId is none of this server's", nil}
+			return nil, &ending{closeBadFrame, "lastEventId is none of this server's", nil}
 		}
 	}
 	if !taskbridge.ValidTaskID(frame.TaskID) {
-		return nil, request, taskbridge.ErrTaskNotFound
+		return nil, taskbridge.ErrTaskNotFound
 	}
 	request.TaskID, request.GapError = frame.TaskID, frame.Gap == "error"
-	s.taskID = frame.TaskID
-	subscription, err := s.api.opts.Bridge.Subscription.Subscribe(ctx, s.principal, request)
-	if err != nil {
-		return nil, request, err
-	}
-	s.watcher.subscription = subscription
-	return subscription, request, nil
+	s.taskID, s.gapError = frame.TaskID, request.GapError
+	return s.api.opts.Bridge.Subscription.Subscribe(ctx, s.principal, request)
 }
 
-// deliver confirms and writes events until the terminal one has been written.
-func (s *socketSession) deliver(ctx context.Context, subscription *taskbridge.Subscription, request taskbridge.SubscribeRequest) error {
+// confirm is the first thing that a client is told.
+func (s *socketSession) confirm() error {
+	subscription := s.watcher.subscription
 	if err := s.message(s.confirmation(subscription.Cursor())); err != nil {
 		return err
 	}
-	if final, atEnd := subscription.Final(); atEnd {
-		if err := s.events([]taskbridge.Frame{final}); err != nil {
+	if last, atEnd := subscription.Final(); atEnd {
+		if err := s.events([]taskbridge.Frame{last}); err != nil {
 			return err
 		}
 		return &ending{closeEnded, "the task has ended", nil}
 	}
-	for {
-		frames, err := subscription.Next(ctx, s.api.opts.SocketHeartbeat)
-		switch {
-		case errors.Is(err, io.EOF):
-			return &ending{closeEnded, "the task has ended", nil}
-		case asGap(err) && !request.GapError:
-			// The history was replaced. An old client is not to give up: it
-			// comes back and is told as its kind is told.
-			return &ending{closeFault, "the stream was replaced", err}
-		case err != nil:
+	return nil
+}
+
+// catchUp is the [outlet]'s.
+func (s *socketSession) catchUp(ctx context.Context, idle bool) error {
+	if !s.confirmed {
+		s.confirmed = true
+		if err := s.confirm(); err != nil {
 			return err
+		}
+	}
+	if s.unsentLen > 0 {
+		if err := s.raw.flush(); err != nil {
+			return &writeError{err}
+		}
+		s.api.opts.Delivered("websocket", s.unsentEvents, s.unsentLen)
+		s.unsentEvents, s.unsentLen = 0, 0
+	}
+	for {
+		frames := s.held
+		if s.held = nil; len(frames) == 0 {
+			var err error
+			if frames, err = s.next(ctx); err != nil {
+				return err
+			}
 		}
 		if err := s.watcher.check(); err != nil {
 			return &ending{closeGoingAway, err.Error(), nil}
 		}
-		if len(frames) > 0 {
+		var err error
+		switch {
+		case len(frames) > 0:
 			err = s.events(frames)
-		} else {
+		case idle:
 			err = s.heartbeat()
+		default:
+			return nil
 		}
 		if err != nil {
 			return err
 		}
+		idle = false
 	}
+}
+
+// next takes what there is from the subscription.
+func (s *socketSession) next(ctx context.Context) ([]taskbridge.Frame, error) {
+	frames, err := s.watcher.subscription.Next(ctx, 0)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, &ending{closeEnded, "the task has ended", nil}
+	case asGap(err) && !s.gapError:
+		// The history was replaced. An old client is not to give up: it
+		// comes back and is told as its kind is told.
+		return nil, &ending{closeFault, "the stream was replaced", err}
+	}
+	return frames, err
+}
+
+// now is the [outlet]'s.
+func (s *socketSession) now(frames []taskbridge.Frame, at time.Time) bool {
+	s.held = frames
+	for len(s.held) > 0 {
+		if s.watcher.due(at) {
+			return false
+		}
+		n := fitting(s.held)
+		piece := takePiece()
+		*piece = appendTexts(*piece, s.held[:n])
+		size := len(*piece)
+		done := s.raw.sendNow(*piece)
+		givePiece(piece)
+		if s.held = s.held[n:]; !done {
+			s.unsentEvents, s.unsentLen = n, size
+			return false
+		}
+		s.api.opts.Delivered("websocket", n, size)
+	}
+	s.held = nil
+	return true
 }
 
 func asGap(err error) bool { return errors.Is(err, taskbridge.ErrEventGap) }
@@ -262,18 +331,20 @@ func (s *socketSession) heartbeat() error {
 func (s *socketSession) events(frames []taskbridge.Frame) error {
 	for len(frames) > 0 {
 		n := fitting(frames)
-		err := s.write(n, func(p []byte) []byte {
-			for _, frame := range frames[:n] {
-				p = appendText(p, frame.Envelope)
-			}
-			return p
-		})
+		err := s.write(n, func(p []byte) []byte { return appendTexts(p, frames[:n]) })
 		frames = frames[n:]
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func appendTexts(p []byte, frames []taskbridge.Frame) []byte {
+	for _, frame := range frames {
+		p = appendText(p, frame.Envelope)
+	}
+	return p
 }
 
 func (s *socketSession) message(text []byte) error {
@@ -293,11 +364,11 @@ func (s *socketSession) write(events int, fill func([]byte) []byte) error {
 }
 
 // end closes the connection with the code that fits.
-func (s *socketSession) end(ctx context.Context, cancel context.CancelFunc, err error) {
+func (s *socketSession) end(ctx context.Context, err error) {
 	defer s.api.live.end(s.raw.Conn)
 	defer s.release()
 	defer s.closed()
-	defer cancel()
+	defer s.cancel()
 	logger := s.api.logger.With("requestId", s.requestID, "taskId", s.taskID)
 	if e := s.ending(ctx, err); e == nil {
 		logger.Debug("a WebSocket's client has gone", "error", err)

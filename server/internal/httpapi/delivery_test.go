@@ -1,0 +1,226 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// Live events are written as far as the system takes them, which is to the middle
+// of one: what follows must be the rest of it, whatever else is to be said.
+func TestAReaderThatIsBehindForAWhileGetsEveryEventWhole(t *testing.T) {
+	const events = 1500
+	f := serve(t, func(o *Options) { o.WriteTimeout = 10 * time.Minute })
+	task := f.create()
+	run := f.longStream(task)
+	stream, socket := f.rawConn(64<<10), f.rawConn(64<<10)
+	stream.send("GET /api/v1/tasks/%s/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n", task)
+	stream.head(http.StatusOK)
+	socket.send("%s%s", upgradeRequest, subscribeText(task, ""))
+	socket.head(http.StatusSwitchingProtocols)
+	for i := range events {
+		must(t, run.Message(t.Context(), taskbridge.Message{Text: strings.Repeat("x", 3*i%2000)}))
+		if i%100 == 0 {
+			socket.send("%s", clientFrameOf(opPing, []byte("still there?")))
+		}
+	}
+	f.complete(run, "1")
+
+	var ids []string
+	for pongs := 0; ; {
+		opcode, payload, err := socket.frame()
+		must(t, err)
+		if opcode == opClose {
+			if pongs != events/100 {
+				t.Errorf("%d pings were answered, of %d", pongs, events/100)
+			}
+			break
+		}
+		if opcode == opPing+1 {
+			pongs++
+			continue
+		}
+		var frame map[string]any
+		must(t, json.Unmarshal(payload, &frame))
+		if id, ok := frame["eventId"].(string); ok {
+			ids = append(ids, id)
+		}
+	}
+	sequences(t, events+2, next(ids))
+
+	body, err := io.ReadAll(httputil.NewChunkedReader(stream.in))
+	must(t, err)
+	ids = nil
+	for line := range strings.Lines(string(body)) {
+		if id, ok := strings.CutPrefix(line, "id: "); ok {
+			ids = append(ids, strings.TrimSpace(id))
+		}
+		if data, ok := strings.CutPrefix(line, "data: "); ok && !json.Valid([]byte(data)) {
+			t.Errorf("data %q", data)
+		}
+	}
+	sequences(t, events+2, next(ids))
+}
+
+// next returns one after the other.
+func next(ids []string) func() (string, error) {
+	return func() (string, error) {
+		if len(ids) == 0 {
+			return "", io.ErrUnexpectedEOF
+		}
+		id := ids[0]
+		ids = ids[1:]
+		return id, nil
+	}
+}
+
+func TestAnIdleStreamHoldsNoGoroutineButTheOneThatReads(t *testing.T) {
+	const each = 50
+	f := serve(t)
+	task := f.create()
+	run := f.start(task)
+	before := runtime.NumGoroutine()
+	for range each {
+		stream, socket := f.rawConn(0), f.rawConn(0)
+		stream.send("GET /api/v1/tasks/%s/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n", task)
+		stream.head(http.StatusOK)
+		socket.send("%s%s", upgradeRequest, subscribeText(task, ""))
+		socket.head(http.StatusSwitchingProtocols)
+		_, _, err := socket.frame()
+		must(t, err)
+	}
+	f.progress(run, 1)
+	const others = 10 // the heartbeats', the store's
+	for give := time.Now().Add(time.Minute); runtime.NumGoroutine() > before+2*each+others; runtime.Gosched() {
+		if time.Now().After(give) {
+			t.Fatalf("%d goroutines for %d streams", runtime.NumGoroutine()-before, 2*each)
+		}
+	}
+}
+
+// quietOutlet notes when its heartbeats come.
+type quietOutlet struct {
+	mu    sync.Mutex
+	beats []time.Time
+}
+
+func (o *quietOutlet) now([]taskbridge.Frame, time.Time) bool { return true }
+
+func (o *quietOutlet) end(context.Context, error) {}
+
+func (o *quietOutlet) catchUp(_ context.Context, idle bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if idle {
+		o.beats = append(o.beats, time.Now())
+	}
+	return nil
+}
+
+func (o *quietOutlet) after(begin time.Time) []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var all []time.Duration
+	for _, at := range o.beats {
+		all = append(all, at.Sub(begin))
+	}
+	return all
+}
+
+func TestAHeartbeatComesOnceNothingHasBeenWrittenForItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &API{opts: Options{Clock: taskbridge.SystemClock{}}}
+		a.beats = newBeats(a.opts.Clock, a.live.hold, func() { a.live.end(nil) })
+		deliveries := make([]*delivery, 3)
+		outlets := make([]*quietOutlet, len(deliveries))
+		begin := time.Now()
+		for i := range deliveries {
+			outlets[i] = &quietOutlet{}
+			deliveries[i] = &delivery{api: a, ctx: t.Context(), stream: outlets[i], every: 10 * time.Second, quiet: begin}
+		}
+		deliveries[2].every = 4 * time.Second
+		for _, d := range deliveries {
+			a.beats.add(d)
+		}
+		work := func(d *delivery) { // as when an event comes
+			if !d.take(false) || !d.park(time.Now()) {
+				t.Error("the delivery is at work")
+			}
+		}
+		at := time.NewTimer(7 * time.Second)
+		<-at.C
+		work(deliveries[1])
+		at.Reset(6 * time.Second)
+		<-at.C
+		work(deliveries[1])
+		at.Reset(11 * time.Second)
+		<-at.C
+		synctest.Wait()
+		const s = time.Second
+		for i, want := range [][]time.Duration{
+			{10 * s, 20 * s}, {23 * s}, {4 * s, 8 * s, 12 * s, 16 * s, 20 * s, 24 * s},
+		} {
+			if got := outlets[i].after(begin); !slices.Equal(got, want) {
+				t.Errorf("heartbeats of delivery %d after %v, want %v", i, got, want)
+			}
+		}
+		for _, d := range deliveries {
+			a.beats.remove(d)
+		}
+		<-a.live.wait() // there is no goroutine where there is nothing to do
+		a.beats.add(deliveries[0])
+		a.beats.remove(deliveries[0])
+		<-a.live.wait()
+	})
+}
+
+func TestADirectWriteTakesWhatTheSystemTakesAndNeverWaits(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { must(t, listener.Close()) }()
+	client, err := new(net.Dialer).DialContext(t.Context(), "tcp", listener.Addr().String())
+	must(t, err)
+	conn, err := listener.Accept()
+	must(t, err)
+	w := newDirectWriter(conn)
+	if w == nil {
+		t.Fatal("a TCP connection cannot be written to directly")
+	}
+	sent := 0
+	for piece := make([]byte, 64<<10); ; {
+		n := w.try(piece)
+		if sent += n; n < len(piece) {
+			break // the client reads nothing
+		}
+	}
+	_, err = io.CopyN(io.Discard, client, int64(sent))
+	must(t, err)
+	must(t, conn.SetWriteDeadline(time.Now().Add(-time.Second)))
+	if n := w.try([]byte("late")); n != 0 {
+		t.Errorf("%d bytes after the deadline", n)
+	}
+	must(t, conn.Close())
+	if n := w.try([]byte("closed")); n != 0 {
+		t.Errorf("%d bytes to a closed connection", n)
+	}
+	must(t, client.Close())
+
+	pipe, other := net.Pipe()
+	if n := newDirectWriter(pipe).try([]byte("no descriptor")); n != 0 {
+		t.Errorf("%d bytes to a pipe", n)
+	}
+	must(t, pipe.Close())
+	must(t, other.Close())
+}

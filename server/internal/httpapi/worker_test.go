@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/taskbridge/taskbridge/core/workerapi"
+)
+
+// echoWorker stands for the worker API: it reads the body, waits until the
+// channel is closed, and answers with what it read.
+func echoWorker(waits <-chan struct{}) func(*Options) {
+	return func(o *Options) {
+		o.Worker = func(<-chan struct{}) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					w.WriteHeader(http.StatusBadRequest)
+					return
+				}
+				<-waits
+				_ = json.NewEncoder(w).Encode(string(body))
+			}), nil
+		}
+	}
+}
+
+const workerPath = workerapi.BasePath + "000-task/"
+
+func TestAWorkersRequestMayWaitForLongerThanAWriteMayTake(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	waits := make(chan struct{})
+	f := serve(t, echoWorker(waits), func(o *Options) { o.WriteTimeout = limit })
+	release := time.AfterFunc(3*limit, func() { close(waits) })
+	defer release.Stop()
+	if r := f.do("GET", workerPath+"attempt", ""); r.StatusCode != http.StatusOK || string(r.body) != "\"\"\n" {
+		t.Errorf("%d %q", r.StatusCode, r.body)
+	}
+}
+
+func TestAWorkersAnswerIsWholeHoweverLargeItIs(t *testing.T) {
+	waits := make(chan struct{})
+	close(waits)
+	f := serve(t, echoWorker(waits))
+	body := strings.Repeat("x", 1<<20)
+	if r := f.do("POST", workerPath+"reports", body); r.StatusCode != http.StatusOK || string(r.body) != `"`+body+"\"\n" {
+		t.Errorf("%d, %d bytes", r.StatusCode, len(r.body))
+	}
+}
+
+// Told that its request was wrong, a worker would give its task up.
+func TestAWorkersBodyThatDoesNotComeHasItsConnectionCutAndIsNotAnswered(t *testing.T) {
+	waits := make(chan struct{})
+	close(waits)
+	f := serve(t, echoWorker(waits), func(o *Options) { o.BodyTimeout = 100 * time.Millisecond })
+	for name, sent := range map[string]string{
+		"late":         "Content-Length: 10\r\n\r\nhalf",
+		"badly framed": "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+	} {
+		c := f.rawConn(0)
+		c.send("POST %sreports HTTP/1.1\r\nHost: localhost\r\n%s", workerPath, sent)
+		if got, err := io.ReadAll(c.conn); len(got) > 0 {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
