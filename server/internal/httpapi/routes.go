@@ -39,7 +39,7 @@ func (a *API) routes(worker http.Handler) http.Handler {
 	route(http.MethodPost, "/api/v1/tasks/:taskId/cancel", a.cancelTask)
 
 	if worker != nil {
-		_ = a.worker
+		worker = a.worker(worker)
 		for _, name := range []string{"start", "reports", "attempt", "input", "notices", "settle"} {
 			path := workerapi.BasePath + ":taskId/" + name
 			e.Any(path, func(c echo.Context) error {
