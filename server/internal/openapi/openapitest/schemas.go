@@ -12,7 +12,10 @@ import (
 )
 
 // open are the answers that a later server may add to.
-var open = []string{"CreatedTask", "CancelledTask", "Task", "ListedTask", "TaskList", "EventPage", "Error"}
+var open = []string{
+	"CreatedTask", "CancelledTask", "Task", "ListedTask", "TaskList", "EventPage", "Error",
+	"Attempt", "StartedAttempt", "ReportedAttempt", "RefusedReport", "WorkerTask", "Done", "WorkerMessage",
+}
 
 // schemas are those of the document, each compiled when it is first asked for.
 type schemas struct {
