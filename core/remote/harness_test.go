@@ -28,11 +28,12 @@ const apiKey = "the-hosts-own-key"
 // impatient pauses shortly: nothing that the tests fail takes long to mend.
 var impatient = remote.Retry{First: time.Millisecond, Most: 50 * time.Millisecond, MostAsked: 2 * time.Millisecond}
 
-// patience bounds how long one test may wait: far longer than anything takes.
+// patience bounds how long a test with a network may wait: far longer than
+// anything takes.
 const patience = 2 * time.Minute
 
 // lab is a server over stores in memory, and a lifecycle that reaches it without
-// a network.
+// a network. Its tests are in bubbles of testing/synctest: time passes by itself.
 type lab struct {
 	t         *testing.T
 	ctx       context.Context
@@ -50,7 +51,7 @@ type lab struct {
 // lab's unless given.
 func newLab(t *testing.T, opts remote.Options, local ...func(*taskbridge.LifecycleOptions)) *lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 48*time.Hour) // of a bubble
 	t.Cleanup(cancel)
 	store := memory.NewStore(memory.Options{})
 	options := taskbridge.LifecycleOptions{Stores: taskbridge.Stores{Tasks: store, Events: store}}
@@ -133,7 +134,7 @@ func (w *wire) when(meet func(r *http.Request, body []byte) (*http.Response, err
 	w.meet = meet
 }
 
-// requests returns those with reports so far.
+// requests returns those of the route that have reached the server so far.
 func (w *wire) requests(route string) []sent {
 	w.mu.Lock()
 	defer w.mu.Unlock()

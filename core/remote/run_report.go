@@ -35,7 +35,9 @@ func (r *run) report(ctx context.Context, e *entry, add func() (*entry, bool)) e
 	r.mu.Lock()
 	if u := r.unsure; synchronous && u != nil && reflect.DeepEqual(u.report, e.report) {
 		r.unsure = nil
-		u.waiting++
+		if u.waiting++; u.isDecided() {
+			delete(r.lost, u.kind()) // this call tells of it
+		}
 		r.mu.Unlock()
 		return r.await(ctx, u)
 	}

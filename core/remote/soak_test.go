@@ -15,5 +15,5 @@ func TestSoakAMillionTokensThroughAHostileNetwork(t *testing.T) {
 	defer cancel()
 	seed := uint64(time.Now().UnixNano() % 1_000_000)
 	t.Logf("seed %d", seed)
-	tellAll(ctx, t, seed, 50, 20_000, remote.Options{MaxBufferedReports: 100, BatchDelay: time.Millisecond})
+	tellAll(ctx, t, seed, 50, 20_000, remote.Options{MaxBufferedReports: 3, BatchDelay: time.Millisecond})
 }
