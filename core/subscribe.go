@@ -197,6 +197,7 @@ type Subscription struct {
 	cursor  Cursor
 	warning []Frame // to be delivered first
 	final   *Event  // the terminal event, where the cursor names it
+	over    bool    // the terminal event has been returned; the tail may not have it yet
 	page    int     // how many events to read from the store at once
 	release sync.Once
 
@@ -246,6 +247,9 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]Frame, e
 		s.warning = nil
 		return frames, nil
 	}
+	if s.over {
+		return nil, io.EOF
+	}
 	var timer Timer // made only when there is nothing to return at once
 	for {
 		if err := ctx.Err(); err != nil {
@@ -266,7 +270,7 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) ([]Frame, e
 			if timer != nil {
 				timer.Stop()
 			}
-			s.cursor = p.frames[n-1].cursor()
+			s.cursor, s.over = p.frames[n-1].cursor(), p.frames[n-1].Terminal
 			return p.frames, nil
 		}
 		if idle <= 0 {
@@ -302,7 +306,7 @@ func (s *Subscription) Watch(changed func()) {
 // that are in memory, none if there is nothing more. Where it is not ok, there is
 // something that only Next can return, or that has to be read first.
 func (s *Subscription) Ready() (frames []Frame, ok bool) {
-	if s.warning != nil {
+	if s.warning != nil || s.over {
 		return nil, false
 	}
 	p, err := s.tail.after(s.cursor, batchBytes)
@@ -310,7 +314,7 @@ func (s *Subscription) Ready() (frames []Frame, ok bool) {
 		return nil, false
 	}
 	if n := len(p.frames); n > 0 {
-		s.cursor = p.frames[n-1].cursor()
+		s.cursor, s.over = p.frames[n-1].cursor(), p.frames[n-1].Terminal
 	}
 	return p.frames, true
 }

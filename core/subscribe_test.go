@@ -192,6 +192,27 @@ func TestALostWakeUpIsMadeUpForByTheBackstop(t *testing.T) {
 	})
 }
 
+func TestAReaderWhoseReplayIsAheadOfTheTailIsToldTheEndOnce(t *testing.T) {
+	h := newHost(t, taskbridge.Stores{Tasks: memory.NewTasks(), Events: deafEvents{memory.NewEvents()}})
+	id := h.create("a")
+	run := h.start(id, "c")
+	h.progress(run, 3)
+	sub := h.subscribe(id, taskbridge.Cursor{})
+	defer sub.Close()
+	h.complete(run) // which the tail does not hear of
+	frames, err := sub.Next(t.Context(), 0)
+	h.must(err)
+	wantFrames(t, frames, h.events(id))
+	for range 2 {
+		if frames, err := sub.Next(t.Context(), 0); len(frames) != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("after the terminal event: %v, %v", frames, err)
+		}
+	}
+	if frames, ok := sub.Ready(); ok {
+		t.Errorf("more is ready: %v", frames)
+	}
+}
+
 // faultyReads fails the reads of a stream while broken.
 type faultyReads struct {
 	taskbridge.EventStore
