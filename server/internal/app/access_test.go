@@ -155,6 +155,20 @@ func both() []taskbridge.Scope {
 }
 
 func TestEveryRouteGivesEveryCredentialWhatItsScopesAllow(t *testing.T) {
+	for name, version := range map[string]int{"plain": 0, "TLS, HTTP/1.1": 1, "TLS, HTTP/2": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args, client := []string(nil), http.DefaultClient
+			if version > 0 {
+				args, client = secure(t, version)
+			}
+			accessMatrix(t, args, client)
+		})
+	}
+}
+
+// accessMatrix asks every route and transport with every kind of credential.
+func accessMatrix(t *testing.T, args []string, client *http.Client) {
 	read, write := []taskbridge.Scope{taskbridge.ScopeRead}, []taskbridge.Scope{taskbridge.ScopeWrite}
 	ring := newKeyring(t,
 		auth.KeyEntry{ID: "owner", Subject: "alice", Scopes: both()},
@@ -162,11 +176,14 @@ func TestEveryRouteGivesEveryCredentialWhatItsScopesAllow(t *testing.T) {
 		auth.KeyEntry{ID: "reader", Subject: "alice", Scopes: read},
 		auth.KeyEntry{ID: "writer", Subject: "alice", Scopes: write},
 		auth.KeyEntry{ID: "admin", Subject: "carol", Scopes: []taskbridge.Scope{taskbridge.ScopeAdmin}},
+		auth.KeyEntry{ID: "worker", Subject: "alice", Scopes: []taskbridge.Scope{taskbridge.ScopeWorker}},
 		auth.KeyEntry{ID: "expired", Subject: "alice", Scopes: both(), ExpiresAt: time.Now().Add(-time.Minute)},
 	)
 	ring.keys["none"] = ""
 	ring.keys["bad"] = strings.Repeat("x", 40)
-	s := startServer(t, load(t, "--store", "memory", "--log-level", "debug", "--auth-modes", "apikey", "--auth-api-keys-file", ring.file), openStore)
+	s := startServer(t, load(t, append(args, "--store", "memory", "--log-level", "debug", "--auth-modes", "apikey", "--auth-api-keys-file", ring.file,
+		"--rate-limit-requests-per-second", "0")...), openStore)
+	s.client = client
 
 	created := s.send("POST", "/api/v1/tasks", ring.keys["owner"], `{"clientRequestId":"k","taskType":"demo","input":{"ticks":2,"tickMillis":1}}`)
 	var task struct {
@@ -188,12 +205,12 @@ func TestEveryRouteGivesEveryCredentialWhatItsScopesAllow(t *testing.T) {
 		body         func() string
 		want         map[string]int
 	}{
-		{"GET", "/api/v1/tasks/{}/events/stream", nothing, map[string]int{"owner": 200, "foreign": 404, "reader": 200, "writer": 403, "admin": 200}},
-		{"GET", "/api/v1/tasks/{}", nothing, map[string]int{"owner": 200, "foreign": 404, "reader": 200, "writer": 403, "admin": 200}},
-		{"GET", "/api/v1/tasks/{}/events", nothing, map[string]int{"owner": 200, "foreign": 404, "reader": 200, "writer": 403, "admin": 200}},
-		{"POST", "/api/v1/tasks/{}/cancel", nothing, map[string]int{"owner": 202, "foreign": 404, "reader": 403, "writer": 202, "admin": 202}},
-		{"POST", "/api/v1/tasks", newTask, map[string]int{"owner": 201, "foreign": 201, "reader": 403, "writer": 201, "admin": 403}},
-		{"GET", "/api/v1/tasks", nothing, map[string]int{"owner": 200, "foreign": 200, "reader": 200, "writer": 403, "admin": 200}},
+		{"GET", "/api/v1/tasks/{}/events/stream", nothing, map[string]int{"owner": 200, "foreign": 404, "reader": 200, "writer": 403, "admin": 200, "worker": 403}},
+		{"GET", "/api/v1/tasks/{}", nothing, map[string]int{"owner": 200, "foreign": 404, "reader": 200, "writer": 403, "admin": 200, "worker": 403}},
+		{"GET", "/api/v1/tasks/{}/events", nothing, map[string]int{"owner": 200, "foreign": 404, "reader": 200, "writer": 403, "admin": 200, "worker": 403}},
+		{"POST", "/api/v1/tasks/{}/cancel", nothing, map[string]int{"owner": 202, "foreign": 404, "reader": 403, "writer": 202, "admin": 202, "worker": 403}},
+		{"POST", "/api/v1/tasks", newTask, map[string]int{"owner": 201, "foreign": 201, "reader": 403, "writer": 201, "admin": 403, "worker": 403}},
+		{"GET", "/api/v1/tasks", nothing, map[string]int{"owner": 200, "foreign": 200, "reader": 200, "writer": 403, "admin": 200, "worker": 403}},
 	} {
 		path := strings.ReplaceAll(route.path, "{}", task.TaskID)
 		absent := strings.ReplaceAll(route.path, "{}", missing)
@@ -230,6 +247,7 @@ func TestEveryRouteGivesEveryCredentialWhatItsScopesAllow(t *testing.T) {
 	}{
 		"none": {401, 0}, "bad": {401, 0}, "expired": {401, 0},
 		"owner": {101, 1000}, "foreign": {101, 4404}, "reader": {101, 1000}, "writer": {101, 4403}, "admin": {101, 1000},
+		"worker": {101, 4403},
 	} {
 		status, code, reason := s.socket(ring.keys[id], task.TaskID)
 		if status != want.status || code != want.code {
