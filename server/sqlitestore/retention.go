@@ -17,15 +17,21 @@ const (
 	sqlBuriedNo     = "SELECT stream_no FROM tombstones WHERE task_id = ?"
 	sqlDropNo       = "DELETE FROM streams WHERE task_id = ?"
 	sqlDropEvents   = "DELETE FROM events WHERE event_no BETWEEN ?1 AND (SELECT max(event_no) FROM (SELECT event_no FROM events WHERE event_no BETWEEN ?1 AND ?2 ORDER BY event_no LIMIT ?3))"
+	sqlPages        = "PRAGMA page_count"
+	sqlFreePages    = "PRAGMA freelist_count"
 	sqlEventsRemain = "SELECT EXISTS (SELECT 1 FROM events WHERE event_no BETWEEN ? AND ?)"
 )
 
 const (
 	// keptFree is how many free pages of the file are worth nobody's time.
 	keptFree = 1024
-	// givenBack is how many pages of the file each deletion gives back.
-	givenBack = 256
+	// givenBack is how many pages of the file a commit gives back at most. More
+	// than a deletion makes free, so that the file follows; few enough that those
+	// who wait for the commit hardly notice.
+	givenBack = 128
 )
+
+var sqlGiveBack = fmt.Sprintf("PRAGMA incremental_vacuum(%d)", givenBack)
 
 // RetireTask implements [taskbridge.TaskRegistry]. The row is deleted at once;
 // the events wait for DeleteEvents.
@@ -82,6 +88,7 @@ func (r *retireTask) apply(w *writer) error {
 	}
 	w.heads.remove(r.task.ID)
 	w.rows.remove(r.task.ID)
+	w.deleted = true
 	return nil
 }
 
@@ -102,24 +109,22 @@ type deleteTask struct {
 }
 
 func (r *deleteTask) apply(w *writer) error {
-	if err := w.conn.exec(sqlUnbury, r.taskID); err != nil {
-		return err
-	}
-	return giveBack(w.conn)
+	w.deleted = true
+	return w.conn.exec(sqlUnbury, r.taskID)
 }
 
 // giveBack makes the file smaller by a bounded step where much of it is free.
 // What is free is used again; some is kept for that.
 func giveBack(c *conn) error {
-	pages, err := c.integer("PRAGMA page_count")
+	pages, err := c.integer(sqlPages)
 	if err != nil {
 		return err
 	}
-	free, err := c.integer("PRAGMA freelist_count")
+	free, err := c.integer(sqlFreePages)
 	if err != nil || free <= max(keptFree, pages/8) {
 		return err
 	}
-	return c.script(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", givenBack))
+	return c.script(sqlGiveBack)
 }
 
 func (*deleteTask) committed(*Store) {}
@@ -160,6 +165,7 @@ func (r *deleteEvents) apply(w *writer) error {
 		return nil
 	}
 	w.heads.remove(r.taskID)
+	w.deleted = true
 	first, last := eventNumber(no, 1), eventNumber(no, maxSequence)
 	if err := w.conn.exec(sqlDropEvents, first, last, r.limit); err != nil {
 		return err

@@ -43,6 +43,7 @@ type writer struct {
 	// firstNo the lowest of a stream without a task.
 	lastNo, firstNo int64
 	state           []byte // room for an event's state
+	deleted         bool   // the transaction has deleted something large
 	batches         int
 }
 
@@ -181,11 +182,19 @@ func (w *writer) transact(batch []request) error {
 		w.failing.Store(true)
 		return fmt.Errorf("begin of a transaction: %w", err)
 	}
+	w.deleted = false
 	for _, r := range batch {
 		r.base().refusal = nil
 		if err := r.apply(w); err != nil {
 			w.undo()
 			return &operationError{err}
+		}
+	}
+	if w.deleted {
+		// Once a commit, however many deletions are in it.
+		if err := giveBack(w.conn); err != nil {
+			w.undo()
+			return &operationError{fmt.Errorf("giving pages back: %w", err)}
 		}
 	}
 	if err := w.conn.exec(sqlCommit); err != nil {
