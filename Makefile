@@ -12,7 +12,7 @@ GO ?= go
 # Every module, those first on which others build. release/rules checks that none
 # is missing. release is no part of the workspace: it alone needs its library.
 MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
-	examples/embedding examples/checksums
+	examples/embedding examples/checksums examples/asynq-worker
 ALL_MODULES := $(MODULES) release
 
 # Where the working copy belongs to somebody else (a container, say), git answers
@@ -86,7 +86,7 @@ test-process: $(GOTESTSUM) cc ## tasks as local commands
 	$(call test_module,adapters/process)
 
 .PHONY: test-asynq
-test-asynq: $(GOTESTSUM) cc ## the asynq adapter (not there yet)
+test-asynq: $(GOTESTSUM) cc redis ## the asynq adapter, on a real Redis
 	$(call test_module,adapters/asynq)
 
 .PHONY: test-temporal
@@ -102,9 +102,10 @@ test-server: $(GOTESTSUM) cc ## the server: HTTP, streams, the SQLite store, cra
 	$(call test_module,server)
 
 .PHONY: test-examples
-test-examples: $(GOTESTSUM) cc ## the example programs
+test-examples: $(GOTESTSUM) cc redis ## the example programs
 	$(call test_module,examples/embedding)
 	$(call test_module,examples/checksums)
+	$(call test_module,examples/asynq-worker)
 
 .PHONY: test-rehearsal
 test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others get them
@@ -115,8 +116,12 @@ bench: ## the benchmarks: a table, and bench-results/bench.json; more flags in A
 	@cd server && $(TESTENV) GOWORK=off $(GO) run ./cmd/taskbridge-bench -json ../bench-results/bench.json $(ARGS)
 	@cd server && $(TESTENV) GOWORK=off $(GO) run ./cmd/taskbridge-livebench -json ../bench-results/livebench.json
 
+.PHONY: bench-asynq
+bench-asynq: redis ## the asynq adapter beside bare asynq; more flags in ARGS
+	@cd adapters/asynq && $(TESTENV) GOWORK=off $(GO) run ./internal/bench $(ARGS)
+
 .PHONY: soak
-soak: cc ## the long and random rest (build tag soak); SOAKTIME bounds each module
+soak: cc redis ## the long and random rest (build tag soak); SOAKTIME bounds each module
 	@for module in $(MODULES); do \
 		printf '\n==> soak of %s\n' "$$module"; \
 		(cd $$module && $(TESTENV) GOWORK=off TASKBRIDGE_SOAK_TIME=$(SOAKTIME) \
@@ -170,6 +175,10 @@ tidy: ## tidy every go.mod
 .PHONY: cc
 cc:
 	@CC="$$($(GO) env CC)" .ci/need-cc
+
+.PHONY: redis
+redis:
+	@.ci/need-redis
 
 $(GOLANGCI_LINT):
 	$(call say,building golangci-lint $(GOLANGCI_LINT_VERSION): once and for a minute or two)

@@ -14,19 +14,25 @@ import (
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/core/conformance"
 	"github.com/taskbridge/taskbridge/core/memory"
+	"github.com/taskbridge/taskbridge/core/remote"
 )
 
 func TestTheExecutorConforms(t *testing.T) {
-	for name, stores := range map[string]func(*testing.T) taskbridge.Stores{
-		"atomic": nil,
-		"separate": func(*testing.T) taskbridge.Stores {
-			return taskbridge.Stores{Tasks: memory.NewTasks(), Events: memory.NewEvents()}
-		},
+	separate := func(*testing.T) taskbridge.Stores {
+		return taskbridge.Stores{Tasks: memory.NewTasks(), Events: memory.NewEvents()}
+	}
+	for name, c := range map[string]struct {
+		stores func(*testing.T) taskbridge.Stores
+		remote bool // the handlers report over HTTP
+	}{
+		"atomic stores": {}, "separate stores": {stores: separate}, "remote workers": {remote: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conformance.RunExecutor(t, conformance.ExecutorHarness{
-				NewStores: stores,
-				New:       newRuntime,
+				NewStores: c.stores,
+				New: func(t *testing.T, _ taskbridge.Stores, lifecycle taskbridge.TaskLifecycle) conformance.Runtime {
+					return newRuntime(t, lifecycle, c.remote)
+				},
 				Completes: conformance.Work{Type: "echo", Input: json.RawMessage(`{"a":[1,"$x <雪>"]}`), Result: json.RawMessage(`{"a":[1,"$x <雪>"]}`)},
 				Fails:     conformance.Work{Type: "fail", Code: CodeHandlerError},
 				RunsOn:    conformance.Work{Type: "wait"},
@@ -36,12 +42,18 @@ func TestTheExecutorConforms(t *testing.T) {
 	}
 }
 
-func newRuntime(t *testing.T, _ taskbridge.Stores, lifecycle taskbridge.TaskLifecycle) conformance.Runtime {
+func newRuntime(t *testing.T, lifecycle taskbridge.TaskLifecycle, elsewhere bool) conformance.Runtime {
 	t.Helper()
+	signer, reports := newSigner(t), lifecycle
+	if elsewhere {
+		var err error
+		reports, err = remote.NewLifecycle(remote.Options{URL: serveWorkers(t, lifecycle.(*taskbridge.LocalLifecycle), signer)})
+		must(t, err)
+	}
 	queue := newQueue(t, testRedis)
 	once := TypeOptions{Queue: queue, MaxRetry: NoRetry}
 	executor, err := New(Options{
-		Redis: testRedis, Lifecycle: lifecycle,
+		Redis: testRedis, Lifecycle: lifecycle, Tokens: signer,
 		Types: map[string]TypeOptions{"echo": once, "fail": once, "wait": once},
 	})
 	must(t, err)
@@ -50,7 +62,7 @@ func newRuntime(t *testing.T, _ taskbridge.Stores, lifecycle taskbridge.TaskLife
 	var mu sync.Mutex
 	begun := map[string]int{}
 	counted := func(work HandlerFunc) asynq.Handler {
-		return Handle(lifecycle, func(ctx context.Context, task taskbridge.Task, run taskbridge.Run) (any, error) {
+		return Handle(reports, func(ctx context.Context, task taskbridge.Task, run taskbridge.Run) (any, error) {
 			mu.Lock()
 			begun[task.ID]++
 			mu.Unlock()

@@ -158,17 +158,22 @@ func newProcessFixture(t testing.TB, opts fixtureOptions) *processFixture {
 	}
 	opts.types["obey"] = TypeOptions{MaxRetry: 3}
 	f := newFixture(t, opts)
-	local := f.lifecycle.(*taskbridge.LocalLifecycle)
-	service, err := taskbridge.NewWorkerService(local)
+	return &processFixture{fixture: f, url: serveWorkers(t, f.lifecycle.(*taskbridge.LocalLifecycle), signer), effects: t.TempDir() + "/effects"}
+}
+
+// serveWorkers serves the worker API over a lifecycle, and returns the URL.
+func serveWorkers(t testing.TB, lifecycle *taskbridge.LocalLifecycle, signer *workerapi.Signer) string {
+	t.Helper()
+	service, err := taskbridge.NewWorkerService(lifecycle)
 	must(t, err)
-	handler, err := workerapi.NewHandler(workerapi.Options{Service: service, Lifecycle: local, Signer: signer, Logger: f.logger()})
+	handler, err := workerapi.NewHandler(workerapi.Options{Service: service, Lifecycle: lifecycle, Signer: signer})
 	must(t, err)
 	server := httptest.NewServer(handler)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	return &processFixture{fixture: f, url: server.URL, effects: t.TempDir() + "/effects"}
+	return server.URL
 }
 
 // worker is a worker process.
