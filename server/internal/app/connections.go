@@ -1,8 +1,10 @@
 package app
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // limitListener accepts so many connections at once; those beyond wait, in the
@@ -10,7 +12,7 @@ import (
 //
 // (The one of golang.org/x/net hides what lies below its connections, and with it
 // the size of a connection's send buffer, by which the transport bounds what a
-// reader who stands still may cost.)
+// reader who stands still may cost, and the way to write without waiting.)
 type limitListener struct {
 	net.Listener
 	places chan struct{}
@@ -63,4 +65,12 @@ func (c *limitedConn) SetWriteBuffer(bytes int) error {
 		return tcp.SetWriteBuffer(bytes)
 	}
 	return nil
+}
+
+// SyscallConn is by what the transport writes events to streams without waiting.
+func (c *limitedConn) SyscallConn() (syscall.RawConn, error) {
+	if tcp, ok := c.Conn.(syscall.Conn); ok {
+		return tcp.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }

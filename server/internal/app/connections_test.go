@@ -48,6 +48,9 @@ func TestAListenerGivesAConnectionsPlaceBackOnceAndHidesNothing(t *testing.T) {
 	if err := first.SetWriteBuffer(64 << 10); err == nil {
 		t.Error("the size of the buffer got nowhere")
 	}
+	if raw, err := second.SyscallConn(); err != nil || raw.Control(func(uintptr) {}) != nil {
+		t.Errorf("what lies below cannot be reached: %v", err)
+	}
 	third := accept()
 	if n := len(l.places); n != 2 {
 		t.Errorf("%d places are taken", n)
