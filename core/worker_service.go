@@ -206,9 +206,10 @@ func (s *WorkerService) Await(ctx context.Context, ref AttemptRef, request Await
 		return Task{}, argumentErrorf("wait", "must not be negative")
 	}
 	l := s.lifecycle
+	// A wait that is cut short ends with the row as it is, not with an error.
+	asking := context.WithoutCancel(ctx)
 	look := func() (row Task, news bool, err error) {
-		// A wait that is cut short ends with what was read last, not with an error.
-		if row, err = l.journal.tasks.GetTask(context.WithoutCancel(ctx), ref.TaskID); err != nil {
+		if row, err = l.journal.tasks.GetTask(asking, ref.TaskID); err != nil {
 			return Task{}, false, err
 		}
 		return row, !request.CancellationKnown && !row.Cancellation.RequestedAt.IsZero(), ref.over(row)
@@ -219,7 +220,7 @@ func (s *WorkerService) Await(ctx context.Context, ref AttemptRef, request Await
 	}
 	wakes := make(chan struct{}, 1)
 	// The watch comes before the row is read: no change of it is missed.
-	stop, err := l.journal.tasks.WatchTask(ctx, ref.TaskID, func() {
+	stop, err := l.journal.tasks.WatchTask(asking, ref.TaskID, func() {
 		select {
 		case wakes <- struct{}{}:
 		default:

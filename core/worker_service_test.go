@@ -293,6 +293,11 @@ func TestAWaitLearnsOfACancellationThoughItsWakeUpWasLost(t *testing.T) {
 		if err != nil || row.Cancellation.Reason != "enough" || time.Since(begin) != 15*time.Second {
 			t.Errorf("%q after %s: %v", row.Cancellation.Reason, time.Since(begin), err)
 		}
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if row, err := h.workers.Await(over, ref, taskbridge.AwaitRequest{Wait: time.Minute, CancellationKnown: true}); err != nil || row.ID != id {
+			t.Errorf("a context that has ended: %v", err)
+		}
 		if _, err := h.workers.Await(t.Context(), ref, taskbridge.AwaitRequest{Wait: -1}); !errors.Is(err, taskbridge.ErrInvalidArgument) {
 			t.Errorf("a negative wait: %v", err)
 		}

@@ -1,6 +1,7 @@
 package workerapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,15 +39,18 @@ func (h *handler) body(c *call) ([]byte, error) {
 	return body, nil
 }
 
-// names are the members that an object may have, taken literally.
-type names map[string]bool
+// names are the members that an object may have, each with a bit of its own.
+type names map[string]uint32
 
-// namesOf returns the names of a struct's members on the wire.
+// namesOf returns the names of a struct's members on the wire, of which there
+// may be 32.
 func namesOf[T any]() names {
 	all := make(names)
+	bit := uint32(1)
 	for field := range reflect.TypeFor[T]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		all[name] = true
+		all[name] = bit
+		bit <<= 1
 	}
 	return all
 }
@@ -60,22 +64,75 @@ var (
 	suspensionNames = namesOf[taskbridge.Suspension]()
 )
 
-// unmarshal decodes one JSON object and nothing besides. Members that are not
-// known are refused, those that differ in case from one that is too.
+// unmarshal decodes one JSON object and nothing besides. Package json takes a
+// member whose name differs in case, and the last of several: neither is meant.
 func unmarshal(data []byte, allowed names, value any) error {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(data, &members); err != nil {
+	if err := json.Unmarshal(data, value); err != nil {
 		return errNoObject(err)
 	}
-	if members == nil {
+	return allowed.check(data)
+}
+
+// check goes through the members of a JSON value, which is valid and must be an
+// object.
+func (n names) check(data []byte) error {
+	data = bytes.TrimLeft(data, whitespace)
+	if data[0] != '{' {
 		return errors.New("it must be a JSON object")
 	}
-	for name := range members {
-		if !allowed[name] {
+	var seen uint32
+	for data = bytes.TrimLeft(data[1:], whitespace); data[0] == '"'; data = bytes.TrimLeft(data, whitespace) {
+		name := data[1 : stringEnd(data)-1]
+		bit := n[string(name)]
+		switch {
+		case bit == 0:
 			return fmt.Errorf("%q is not known", name)
+		case seen&bit != 0:
+			return fmt.Errorf("%q is there twice", name)
+		}
+		seen |= bit
+		data = data[valueEnd(data):]
+		if data[0] == ',' {
+			data = data[1:]
 		}
 	}
-	return errNoObject(json.Unmarshal(data, value))
+	return nil
+}
+
+const whitespace = " \t\r\n"
+
+// stringEnd returns where the JSON string at the beginning of data ends.
+func stringEnd(data []byte) int {
+	for i := 1; ; i++ {
+		switch data[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+}
+
+// valueEnd returns where the member at the beginning of data ends: at the comma
+// or brace behind it.
+func valueEnd(data []byte) int {
+	for i, depth := 0, 0; ; i++ {
+		switch data[i] {
+		case '"':
+			i += stringEnd(data[i:]) - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i
+			}
+			depth--
+		case ',':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
 }
 
 // errNoObject says what is wrong without the names of Go's types.
