@@ -152,6 +152,13 @@ func (e *executors) ready(s store) map[string]httpapi.ReadyCheck {
 	if e.process != nil {
 		checks["process"] = e.process.CheckHealth
 	}
+	return checks
+}
+
+// away returns what the server can do without for a while: tasks are accepted
+// and watched with their runtime away.
+func (e *executors) away() map[string]httpapi.ReadyCheck {
+	checks := make(map[string]httpapi.ReadyCheck)
 	for name, runtime := range e.runtimes {
 		if checker, ok := runtime.(taskbridge.HealthChecker); ok {
 			checks[name] = checker.CheckHealth

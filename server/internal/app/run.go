@@ -164,8 +164,11 @@ func start(ctx context.Context, c *config.Config, bound net.Addr, logger *slog.L
 		return nil, err
 	}
 	checks := executors.ready(store)
-	for name, check := range checks {
-		ready[name] = check
+	runtimes := executors.away()
+	for _, parts := range []map[string]httpapi.ReadyCheck{checks, runtimes} {
+		for name, check := range parts {
+			ready[name] = check
+		}
 	}
 	if err := serveAside(ctx, c, watch, logger, parts); err != nil {
 		return nil, err
@@ -177,6 +180,7 @@ func start(ctx context.Context, c *config.Config, bound net.Addr, logger *slog.L
 		Limiter:       limiter,
 		AccessControl: c.Auth.On(),
 		Ready:         checks,
+		Runtimes:      runtimes,
 		Pages:         pages(c, watch, logger),
 		BeginRequest:  beginRequest(watch),
 		RouteReached:  telemetry.SetRoute,

@@ -36,20 +36,23 @@ type kind struct {
 
 var kinds = map[ExecutorKind]kind{
 	KindWebhook: {readWebhook, readWebhookTask},
+	KindAsynq:   {readAsynq, readAsynqTask},
 }
 
 // Executor is a runtime that tasks are handed to.
 type Executor struct {
 	Kind ExecutorKind
-	// Settings is of the kind: *[Webhook].
+	// Settings is of the kind: *[Webhook], *[Asynq].
 	Settings any
+	// Line is where it stands in the file.
+	Line int
 }
 
 // Route says where the tasks of a type go.
 type Route struct {
 	// Executor is the name of one of Config.Executors.
 	Executor string
-	// Settings is of the executor's kind: *[WebhookTask].
+	// Settings is of the executor's kind: *[WebhookTask], *[AsynqTask].
 	Settings any
 }
 
@@ -134,7 +137,7 @@ func readExecutors(node *yaml.Node) (map[string]Executor, error) {
 		if err != nil {
 			return nil, err
 		}
-		executors[name] = Executor{ExecutorKind(text), settings}
+		executors[name] = Executor{ExecutorKind(text), settings, m.lines[name]}
 	}
 	return executors, nil
 }
@@ -163,6 +166,7 @@ func readTasks(node *yaml.Node, executors map[string]Executor) (map[string]Comma
 		return nil, nil, err
 	}
 	commands, routes := map[string]Command{}, map[string]Route{}
+	unused := maps.Clone(executors)
 	for _, taskType := range m.keys {
 		one, err := readMapping(tasksKey+"."+taskType, m.values[taskType])
 		if err != nil {
@@ -196,6 +200,10 @@ func readTasks(node *yaml.Node, executors map[string]Executor) (map[string]Comma
 			return nil, nil, err
 		}
 		routes[taskType] = Route{name, settings}
+		delete(unused, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(unused)) {
+		return nil, nil, fmt.Errorf("line %d: %s.%s is not used: no task type of tasks names it", unused[name].Line, executorsKey, name)
 	}
 	return commands, routes, nil
 }

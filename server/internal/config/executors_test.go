@@ -21,8 +21,8 @@ tasks:
   hash: {command: sha256sum}
 `)}, nil)
 	wantExecutors := map[string]Executor{
-		"images": {KindWebhook, &Webhook{URL: "https://images.internal/tasks", Secret: strings.Repeat("s", 32), SecretFile: secret}},
-		"plain":  {KindWebhook, &Webhook{URL: "http://127.0.0.1:9000", Secret: strings.Repeat("s", 32), SecretFile: secret}},
+		"images": {KindWebhook, &Webhook{URL: "https://images.internal/tasks", Secret: strings.Repeat("s", 32), SecretFile: secret}, 3},
+		"plain":  {KindWebhook, &Webhook{URL: "http://127.0.0.1:9000", Secret: strings.Repeat("s", 32), SecretFile: secret}, 4},
 	}
 	wantRoutes := map[string]Route{
 		"resize": {"images", &WebhookTask{Deadline: 2 * time.Hour}},
@@ -49,8 +49,8 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 	for _, test := range []struct{ name, file, want string }{
 		{"no mapping", "executors: [a]", "line 1: executors must be a mapping"},
 		{"no mapping inside", "executors:\n  x: a", "line 2: executors.x must be a mapping"},
-		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [webhook"},
-		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [`},
+		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [asynq webhook]"},
+		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [asynq webhook], not "cron"`},
 		{"name of the server's own", "executors:\n  process: {kind: webhook}", "line 2: executors.process must have another name"},
 		{"name that is no text", "executors:\n  5: {kind: webhook}", "line 2: executors must map names (text)"},
 		{"no address", "executors:\n  x:\n    kind: webhook", "line 3: executors.x.url must be set"},
@@ -66,12 +66,18 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 		{"no time", hook + "tasks:\n  a:\n    executor: x\n    deadline: 5", "line 8: tasks.a.deadline must be a duration"},
 		{"name twice", hook + "  x: {kind: webhook}", "already defined"},
 		{"no type", hook + "tasks:\n  a: {executor: ''}", "line 6: tasks.a.executor must be text that is not empty"},
+		{"unused", hook, "line 2: executors.x is not used"},
+		{"queue without an address", "executors:\n  x:\n    kind: asynq", "line 3: executors.x.url must be set"},
+		{"queue of another kind", "executors:\n  x:\n    kind: asynq\n    url: http://a:secret@b", "line 4: executors.x.url must begin with redis://"},
+		{"queue with two passwords", "executors:\n  x:\n    kind: asynq\n    url: redis://:secret@b\n    passwordFile: c", "line 5: executors.x.passwordFile and a password in url"},
+		{"retries below none", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: -1", "line 5: tasks.a.maxRetry must be 0 or more"},
+		{"retries that are no number", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: many", "line 5: tasks.a.maxRetry must be a whole number"},
 		{"the demonstration's type", hook + "tasks:\n  demo: {executor: x}", "tasks.demo"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			file := writeFile(t, test.file)
 			_, err := Load([]string{"--config", file}, nil)
-			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), file) {
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret@") || !strings.Contains(err.Error(), file) {
 				t.Errorf("%v\nwant the file and %q", err, test.want)
 			}
 		})
@@ -91,5 +97,17 @@ func TestWorkersKeysAreReadAndNeverShown(t *testing.T) {
 		if _, err := Load(args, nil); err == nil || !strings.Contains(err.Error(), "(from "+args[0][:8]) || strings.Contains(err.Error(), "short\"") {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+func TestTheQueuesPasswordMayBeInAFile(t *testing.T) {
+	c := load(t, []string{"--config", writeFile(t, "executors: {x: {kind: asynq, url: 'redis://worker@a:6379/1', passwordFile: "+writeFile(t, "p@ss\n")+"}}\n"+
+		"tasks: {a: {executor: x, queue: low, timeout: 1m, maxRetry: 0}}")}, nil)
+	none := 0
+	if diff := cmp.Diff(&AsynqTask{Queue: "low", Timeout: time.Minute, MaxRetry: &none}, c.Routes["a"].Settings); diff != "" {
+		t.Error(diff)
+	}
+	if got := c.Executors["x"].Settings.(*Asynq).URL; got != "redis://worker:p%40ss@a:6379/1" {
+		t.Errorf("the address is %q", got)
 	}
 }

@@ -161,6 +161,7 @@ func (l *loader) executors(document *yaml.Node, path string) error {
 		return err
 	}
 	l.config.Executors, l.config.Routes = executors, routes
+	l.config.sources[executorsKey] = path
 	l.addTasks(commands, path)
 	for taskType := range routes {
 		l.config.sources[tasksKey+"."+taskType] = path

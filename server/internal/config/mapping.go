@@ -168,6 +168,13 @@ func decodeValue(node *yaml.Node, field reflect.Value) error {
 		}
 		*into = n
 		return nil
+	case **int:
+		n, ok := raw.(int)
+		if !ok {
+			return fmt.Errorf("must be a whole number, not %v", raw)
+		}
+		*into = &n
+		return nil
 	}
 	return errors.New("has a type that this server cannot read")
 }

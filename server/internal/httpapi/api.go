@@ -19,6 +19,8 @@ type Options struct {
 	Limiter *ratelimit.Limiter
 	// Ready holds what /ready asks, by the name that it is reported under.
 	Ready map[string]ReadyCheck
+	// Runtimes is what /ready asks and reports too, but does not depend on.
+	Runtimes map[string]ReadyCheck
 	// AllowedHosts are host names, without a port, that requests may name
 	// besides loopback names and addresses; "*" allows every one, and so does
 	// none with AccessControl.

@@ -25,13 +25,15 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	answer := struct {
 		Status  string            `json:"status"`
 		Details map[string]string `json:"details"`
-	}{"ready", make(map[string]string, len(a.opts.Ready)+1)}
+	}{"ready", make(map[string]string, len(a.opts.Ready)+len(a.opts.Runtimes)+1)}
 	status := http.StatusOK
 	for name, err := range a.check(ctx) {
 		answer.Details[name] = "ok"
 		if err != nil {
 			answer.Details[name] = "unavailable"
-			answer.Status, status = "not_ready", http.StatusServiceUnavailable
+			if _, needed := a.opts.Ready[name]; needed {
+				answer.Status, status = "not_ready", http.StatusServiceUnavailable
+			}
 			a.logger.Warn("a part is not ready", "part", name, "error", err)
 		}
 	}
@@ -53,13 +55,15 @@ func (a *API) check(ctx context.Context) map[string]error {
 		wg      sync.WaitGroup
 		results = make(map[string]error, len(a.opts.Ready))
 	)
-	for name, check := range a.opts.Ready {
-		wg.Go(func() {
-			err := check(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			results[name] = err
-		})
+	for _, checks := range []map[string]ReadyCheck{a.opts.Ready, a.opts.Runtimes} {
+		for name, check := range checks {
+			wg.Go(func() {
+				err := check(ctx)
+				mu.Lock()
+				defer mu.Unlock()
+				results[name] = err
+			})
+		}
 	}
 	wg.Wait()
 	return results
