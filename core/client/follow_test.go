@@ -236,6 +236,25 @@ func TestTheEndOfTheContextIsTheLastError(t *testing.T) {
 	})
 }
 
+func TestNothingIsYieldedBehindTheEndOfTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		events, errs := 0, 0
+		for _, err := range connect(t, newBridge(t, story(30, ordered)...)).Follow(ctx, taskID, client.FollowOptions{}) {
+			if err == nil {
+				events++
+			} else if errors.Is(err, context.Canceled) {
+				errs++
+			}
+			cancel()
+		}
+		if events != 1 || errs != 1 {
+			t.Errorf("%d events, %d errors", events, errs)
+		}
+	})
+}
+
 func TestASlowLoopIsNotTakenForASilentServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBridge(t, story(300, ordered)...)

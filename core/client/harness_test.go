@@ -187,6 +187,9 @@ func (b *bridge) after(w http.ResponseWriter, r *http.Request, cursor string) (r
 }
 
 func (b *bridge) stream(w http.ResponseWriter, r *http.Request) {
+	if accepted := r.Header.Get("Accept") + ", " + r.Header.Get("Accept-Encoding"); accepted != "text/event-stream, identity" {
+		b.t.Errorf("a stream is asked for as %s", accepted)
+	}
 	cursor := r.Header.Get("Last-Event-ID")
 	rest, ok := b.after(w, r, cursor)
 	if !ok {

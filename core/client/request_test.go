@@ -99,6 +99,23 @@ func TestACreationIsTriedAgainWithTheSameKey(t *testing.T) {
 	})
 }
 
+func TestEachCreationWithoutAKeyHasOneOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := connect(t, http.HandlerFunc(accept))
+		keys := map[string]bool{}
+		for range 100 {
+			created, err := c.Create(t.Context(), client.CreateRequest{TaskType: "x"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[created.ClientRequestID] = true
+		}
+		if len(keys) != 100 {
+			t.Errorf("%d keys", len(keys))
+		}
+	})
+}
+
 func TestAKeyThatIsGivenIsUsedAndAbsentInputIsAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []http.HandlerFunc{accept}}
