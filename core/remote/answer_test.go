@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,7 +18,7 @@ import (
 )
 
 func TestARunOutlivesAnswersThatAreNotTheServers(t *testing.T) {
-	for name, make := range map[string]func() *http.Response{
+	for name, page := range map[string]func() *http.Response{
 		"a page of a proxy": func() *http.Response { return answer(200, "text/html", "<h1>welcome</h1>") },
 		"no content type":   func() *http.Response { return answer(200, "", "{}") },
 		"no content":        func() *http.Response { return answer(204, "", "") },
@@ -49,13 +50,13 @@ func TestARunOutlivesAnswersThatAreNotTheServers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t, remote.Options{})
 				id, run := l.start()
-				times := 0
+				var times atomic.Int64
 				l.wire.when(func(r *http.Request, _ []byte) (*http.Response, error) {
 					if r.URL.Host != "server.test" {
 						t.Errorf("a request went to %s", r.URL.Host)
 					}
-					if times++; times < 10 {
-						return make(), nil
+					if times.Add(1) < 10 {
+						return page(), nil
 					}
 					return nil, nil
 				})

@@ -32,14 +32,8 @@ func (r *run) send() {
 func (r *run) next() (*batch, error) {
 	for {
 		b, due, err := r.look()
-		if b != nil || err != nil {
+		if b != nil || err != nil || !r.sleep(due) {
 			return b, err
-		}
-		if r.life.Err() != nil {
-			return nil, nil
-		}
-		if !r.sleep(due) {
-			return nil, nil
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -115,13 +116,14 @@ func TestAnIdleRunKeepsItsTokenFresh(t *testing.T) {
 
 func TestARunWhoseCredentialIsNoLongerGoodEndsAndSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		key := apiKey
-		l := newLab(t, remote.Options{Credential: func(context.Context) (string, error) { return key, nil }})
+		var key atomic.Value
+		key.Store(apiKey)
+		l := newLab(t, remote.Options{Credential: func(context.Context) (string, error) { return key.Load().(string), nil }})
 		_, run := l.start()
 		l.wire.when(asleep)
 		l.must("Message", run.Message(l.ctx, debug("lost")))
 		wait(l.ctx, 30_000)
-		key = "revoked"
+		key.Store("revoked")
 		l.clock.advance(time.Hour)
 		l.wire.when(nil)
 		await(l, "Done", run.Done())
@@ -134,20 +136,26 @@ func TestARunWhoseCredentialIsNoLongerGoodEndsAndSaysSo(t *testing.T) {
 
 func TestARunAsksAgainForACredentialThatCannotBeHadForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var failing error
-		l := newLab(t, remote.Options{Credential: func(context.Context) (string, error) { return apiKey, failing }})
+		var failing atomic.Pointer[error]
+		l := newLab(t, remote.Options{Credential: func(context.Context) (string, error) {
+			if err := failing.Load(); err != nil {
+				return "", *err
+			}
+			return apiKey, nil
+		}})
 		id, run := l.start()
 		l.wire.when(asleep)
 		l.must("Message", run.Message(l.ctx, debug("m")))
 		wait(l.ctx, 30_000)
-		failing = errors.New("the vault is sealed")
+		sealed := errors.New("the vault is sealed")
+		failing.Store(&sealed)
 		_, err := l.lifecycle.Start(l.ctx, l.task(), taskbridge.Claim{ID: "claim"})
-		l.refused("Start", err, failing)
+		l.refused("Start", err, sealed)
 		l.clock.advance(time.Hour)
 		l.wire.when(nil)
 		wait(l.ctx, 60_000)
 		synctest.Wait()
-		failing = nil
+		failing.Store(nil)
 		l.flush(run)
 		l.expect(id, "STARTED {}", `MESSAGE {"message":"m","level":"debug"}`)
 	})
@@ -229,10 +237,10 @@ func TestACancellationComesWithTheAnswerToAReport(t *testing.T) {
 func TestAServerThatAnswersTheLongPollAtOnceIsNotAskedAllTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, remote.Options{})
-		polls := 0
+		var polls atomic.Int64
 		l.wire.when(func(r *http.Request, _ []byte) (*http.Response, error) {
 			if route(r) == "attempt" {
-				polls++
+				polls.Add(1)
 				r.URL.RawQuery = "waitTimeoutMs=0"
 			}
 			return nil, nil
@@ -240,8 +248,8 @@ func TestAServerThatAnswersTheLongPollAtOnceIsNotAskedAllTheTime(t *testing.T) {
 		_, run := l.start()
 		wait(l.ctx, 600_000)
 		l.must("Close", run.Close())
-		if polls > 40 {
-			t.Errorf("there were %d requests for the attempt in ten minutes", polls)
+		if n := polls.Load(); n > 40 {
+			t.Errorf("there were %d requests for the attempt in ten minutes", n)
 		}
 	})
 }
