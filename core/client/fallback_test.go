@@ -208,6 +208,26 @@ func TestPollsThatComeBackAtOnceDoNotSpin(t *testing.T) {
 	})
 }
 
+func TestAStreamThatBringsSomethingNowAndThenIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(6, ordered)...)
+		b.fault = func(n int, body string) (string, ending) {
+			if n%3 != 0 {
+				return ": ping\n\n", cut
+			}
+			return body[:strings.Index(body, "\n\n")+2], cut
+		}
+		got, err := follow(t, connect(t, b), client.FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, got, b.events)
+		if ways := b.transports(); ways != strings.Repeat("s", 18) {
+			t.Error(ways)
+		}
+	})
+}
+
 func TestAGapIsToldByAPollToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBridge(t, story(6, ordered)...)

@@ -321,6 +321,30 @@ func TestAnOutageMayBeBounded(t *testing.T) {
 	})
 }
 
+func TestManyOutagesAreNotOneLongOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t, story(10, ordered)...)
+		var until time.Time
+		b.answer = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			away := time.Now().Before(until)
+			if away {
+				w.WriteHeader(http.StatusBadGateway)
+			}
+			return away
+		}
+		b.fault = func(_ int, body string) (string, ending) {
+			until = time.Now().Add(40 * time.Second)
+			return body[:strings.Index(body, "\n\n")+2], cut
+		}
+		begun := time.Now()
+		got, err := follow(t, connect(t, b, func(o *client.Options) { o.Retry.MaxOutage = time.Minute }), client.FollowOptions{After: ordered(1)})
+		if err != nil || time.Since(begun) < 5*time.Minute {
+			t.Errorf("%v after %s", err, time.Since(begun))
+		}
+		same(t, got, b.events[1:])
+	})
+}
+
 func TestBadArgumentsAreToldWithoutARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBridge(t, story(3, ordered)...)
