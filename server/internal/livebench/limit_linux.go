@@ -1,6 +1,9 @@
 package livebench
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 // raiseFileLimit allows this process as many connections as it may have.
 func raiseFileLimit() error {
@@ -10,4 +13,11 @@ func raiseFileLimit() error {
 	}
 	limit.Cur = limit.Max
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+}
+
+// cpuTime is how long this process has computed, in user mode and in the kernel.
+func cpuTime() (time.Duration, error) {
+	var usage syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), err
 }

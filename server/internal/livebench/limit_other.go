@@ -2,7 +2,12 @@
 
 package livebench
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // raiseFileLimit says that these measurements read Linux's account of memory.
 func raiseFileLimit() error { return errors.New("livebench: only on Linux") }
+
+func cpuTime() (time.Duration, error) { return 0, errors.ErrUnsupported }

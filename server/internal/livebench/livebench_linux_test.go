@@ -37,7 +37,7 @@ func TestEveryFigureIsMeasuredBesideTheBareFanOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Samples) != 9 || len(report.Figures) != 8 {
+	if len(report.Samples) != 9 || len(report.Figures) != 10 {
 		t.Errorf("%d samples, %d figures", len(report.Samples), len(report.Figures))
 	}
 	for _, f := range report.Figures {
@@ -46,7 +46,7 @@ func TestEveryFigureIsMeasuredBesideTheBareFanOut(t *testing.T) {
 		}
 	}
 	var table strings.Builder
-	if err := report.WriteTable(&table); err != nil || strings.Count(table.String(), "\n") < 11 {
+	if err := report.WriteTable(&table); err != nil || strings.Count(table.String(), "\n") < 13 {
 		t.Errorf("table %q, %v", table.String(), err)
 	}
 }

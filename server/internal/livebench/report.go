@@ -30,24 +30,30 @@ type Report struct {
 	Samples     []Sample  `json:"samples"`
 }
 
-// Sample is one measurement. Latencies are in milliseconds, Rate is deliveries a
-// second, Bytes is the growth of the server's resident memory for a subscriber.
+// Sample is one measurement. Latencies are in milliseconds, from the call that
+// appends, and so are the appends themselves, which are part of them. CPU is the
+// server's time for a delivery in microseconds, appends and all. Rate is deliveries
+// a second, Bytes is the growth of the server's resident memory for a subscriber.
 type Sample struct {
-	Figure  string  `json:"figure"`
-	Kind    string  `json:"kind"` // bare, sse or websocket
-	Seconds float64 `json:"seconds"`
-	P50     float64 `json:"p50,omitempty"`
-	P99     float64 `json:"p99,omitempty"`
-	Max     float64 `json:"max,omitempty"`
-	Rate    float64 `json:"rate,omitempty"`
-	Bytes   float64 `json:"bytes,omitempty"`
+	Figure    string  `json:"figure"`
+	Kind      string  `json:"kind"` // bare, sse or websocket
+	Seconds   float64 `json:"seconds"`
+	P50       float64 `json:"p50,omitempty"`
+	P99       float64 `json:"p99,omitempty"`
+	Max       float64 `json:"max,omitempty"`
+	AppendP50 float64 `json:"appendP50,omitempty"`
+	AppendP99 float64 `json:"appendP99,omitempty"`
+	CPU       float64 `json:"cpuMicros,omitempty"`
+	Rate      float64 `json:"rate,omitempty"`
+	Bytes     float64 `json:"bytes,omitempty"`
 }
 
 // String says what was measured, for the progress.
 func (s Sample) String() string {
 	switch s.Figure {
 	case "latency":
-		return fmt.Sprintf("%s: p50 %.2f ms, p99 %.2f ms, max %.2f ms, %.0f deliveries/s", s.Kind, s.P50, s.P99, s.Max, s.Rate)
+		return fmt.Sprintf("%s: p50 %.2f ms, p99 %.2f ms, max %.2f ms; of that the append p50 %.2f ms, p99 %.2f ms; %.1f us of CPU a delivery, %.0f deliveries/s",
+			s.Kind, s.P50, s.P99, s.Max, s.AppendP50, s.AppendP99, s.CPU, s.Rate)
 	case "replay":
 		return fmt.Sprintf("%s: %.0f deliveries/s", s.Kind, s.Rate)
 	}
@@ -118,6 +124,7 @@ func (r *Report) finish() {
 		add("latency", t.kind, "append to client, p50, "+t.title, "ms", func(s Sample) float64 { return s.P50 }, "none", func(_, _ float64) bool { return true })
 		add("latency", t.kind, "append to client, p99, "+t.title, "ms", func(s Sample) float64 { return s.P99 }, "bare + 5 ms",
 			func(measured, bare float64) bool { return measured <= bare+5 })
+		add("latency", t.kind, "server's CPU time a delivery, "+t.title, "us", func(s Sample) float64 { return s.CPU }, "none", func(_, _ float64) bool { return true })
 		add("replay", t.kind, "replay, "+t.title, "deliveries/s", func(s Sample) float64 { return s.Rate }, "0.5 of bare",
 			func(measured, bare float64) bool { return measured >= bare/2 })
 		add("memory", t.kind, "memory of an idle subscriber, "+t.title, "bytes", func(s Sample) float64 { return s.Bytes },

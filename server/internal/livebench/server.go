@@ -37,8 +37,12 @@ type command struct {
 }
 
 type answer struct {
-	RSS   int64  `json:"rss,omitempty"` // bytes
-	Error string `json:"error,omitempty"`
+	RSS int64 `json:"rss,omitempty"` // bytes
+	// Appends is how long each of the writes took until it was durable, and CPU
+	// what the process computed meanwhile.
+	Appends []time.Duration `json:"appends,omitempty"`
+	CPU     time.Duration   `json:"cpu,omitempty"`
+	Error   string          `json:"error,omitempty"`
 }
 
 // backend is a server to be measured.
@@ -109,15 +113,24 @@ func obey(b backend, c command, a *answer) (err error) {
 		a.RSS, err = residentBytes()
 		return err
 	}
+	before, err := cpuTime()
+	if err != nil {
+		return err
+	}
 	pace := time.NewTicker(time.Second / time.Duration(c.Rate))
 	defer pace.Stop()
 	for range c.Write {
 		<-pace.C
-		if err := b.write(stamp(time.Now())); err != nil {
+		begin := time.Now()
+		if err := b.write(stamp(begin)); err != nil {
 			return err
 		}
+		a.Appends = append(a.Appends, time.Since(begin))
 	}
-	return nil
+	<-pace.C // the last is delivered, too
+	after, err := cpuTime()
+	a.CPU = after - before
+	return err
 }
 
 // stamp is the time as a reader finds it in an event: the two processes are on
