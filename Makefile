@@ -98,7 +98,7 @@ test-k8sjob: $(GOTESTSUM) cc ## the Kubernetes Jobs adapter (not there yet)
 	$(call test_module,adapters/k8sjob)
 
 .PHONY: test-server
-test-server: $(GOTESTSUM) cc ## the server: HTTP, streams, the SQLite store, crashes
+test-server: $(GOTESTSUM) cc redis ## the server: HTTP, streams, the SQLite store, crashes
 	$(call test_module,server)
 
 .PHONY: test-examples

@@ -22,7 +22,7 @@ import (
 )
 
 // The commands under test, built once.
-var taskbridgeCommand, checksumsCommand string
+var taskbridgeCommand, checksumsCommand, asynqWorkerCommand string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "taskbridge-e2e-")
@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 // a race then shows in its exit status.
 func buildCommands(dir string) error {
 	taskbridgeCommand, checksumsCommand = filepath.Join(dir, "taskbridge"), filepath.Join(dir, "checksums")
+	asynqWorkerCommand = filepath.Join(dir, "asynq-worker")
 	// go test keeps results for as long as nothing that the test was built from
 	// or has read changes: the import of the app above and this are the command.
 	if _, err := os.ReadFile("../cmd/taskbridge/main.go"); err != nil {
@@ -59,6 +60,7 @@ func buildCommands(dir string) error {
 	}{
 		{"../cmd/taskbridge", server},
 		{"../../examples/checksums", []string{"build", "-o", checksumsCommand}},
+		{"../../examples/asynq-worker", []string{"build", "-o", asynqWorkerCommand}},
 	} {
 		command := exec.Command("go", append(build.args, ".")...)
 		command.Dir = build.from
