@@ -19,7 +19,7 @@ type LifecycleHarness struct {
 	New func(t *testing.T, opts taskbridge.LifecycleOptions) taskbridge.TaskLifecycle
 	// Remote says that the lifecycle reaches its stores over a network. Then the
 	// row of a server instance is not its to start; a start whose answer was lost
-	// counts twice, and may find itself fenced; and the last try of a call that has
+	// may count twice, and may find itself fenced; and the last try of a call that has
 	// given up may still arrive.
 	Remote bool
 }

@@ -151,6 +151,9 @@ func faultTokensRefused(t *testing.T, h LifecycleHarness) {
 	s.must("Token", run.Token(s.ctx, "lost"))
 	await(s.ctx, t, "the delayed recording", f.fired)
 	s.refused("the next token", run.Token(s.ctx, "refused"), taskbridge.ErrStreamFull)
+	if h.Remote {
+		return // let in again, the stream would take a late copy of the request too
+	}
 	f.disarm()
 	s.must("Token", run.Token(s.ctx, "fine"))
 	s.must("Close", run.Close())

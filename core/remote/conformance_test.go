@@ -48,11 +48,16 @@ func TestTheRemoteLifecycleConforms(t *testing.T) {
 }
 
 func TestTheRemoteLifecycleConformsThroughAHostileNetwork(t *testing.T) {
+	conformsThroughAHostileNetwork(t, 1, 0.25)
+}
+
+func conformsThroughAHostileNetwork(t *testing.T, seed uint64, rate float64) {
+	t.Helper()
 	for name, stores := range map[string]func(*testing.T) taskbridge.Stores{"one store": atomicStores, "separate stores": separateStores} {
 		t.Run(name, func(t *testing.T) {
 			conformance.RunLifecycle(t, conformance.LifecycleHarness{
 				NewStores: stores, Remote: true,
-				New: behind(func(t *testing.T, handler http.Handler) string { return newHostile(t, handler, 3, 0.25).URL }),
+				New: behind(func(t *testing.T, handler http.Handler) string { return newHostile(t, handler, seed, rate).URL }),
 			})
 		})
 	}
