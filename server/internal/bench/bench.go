@@ -27,6 +27,11 @@ type Options struct {
 	Callers int
 	// Events is the length of the stream that is replayed; default 10,000.
 	Events int
+	// Tasks is how many finished tasks the large store of the growth has, a
+	// multiple of a thousand; default 1,000,000.
+	Tasks int
+	// RetireFor is for how long retention goes on at most; default 1 min.
+	RetireFor time.Duration
 	// Only restricts to the figures with these names; empty: all.
 	Only []string
 	// Progress is told of each sample; nil: nobody is.
@@ -37,18 +42,23 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Dir == "" {
 		return o, errors.New("bench: Options.Dir must not be empty")
 	}
-	if o.Duration < 0 || o.Samples < 0 || o.Callers < 0 || o.Events < 0 {
+	if o.Duration < 0 || o.Samples < 0 || o.Callers < 0 || o.Events < 0 || o.Tasks < 0 || o.RetireFor < 0 {
 		return o, errors.New("bench: a negative number among the options")
 	}
 	o.Duration = cmp.Or(o.Duration, 2*time.Second)
 	o.Samples = cmp.Or(o.Samples, 5)
 	o.Callers = cmp.Or(o.Callers, 64)
 	o.Events = cmp.Or(o.Events, 10_000)
+	o.RetireFor = cmp.Or(o.RetireFor, time.Minute)
+	o.Tasks = cmp.Or(o.Tasks, 1_000_000)
 	if o.Progress == nil {
 		o.Progress = func(string, ...any) {}
 	}
+	if o.Tasks%smallStore != 0 {
+		return o, fmt.Errorf("bench: Options.Tasks must be a multiple of %d", smallStore)
+	}
 	for _, name := range o.Only {
-		if !slices.ContainsFunc(figures, func(f figure) bool { return f.name == name }) {
+		if name != growthName && name != tokensName && !slices.ContainsFunc(figures, func(f figure) bool { return f.name == name }) {
 			return o, fmt.Errorf("bench: there is no figure %q", name)
 		}
 	}
@@ -85,9 +95,13 @@ var figures = []figure{
 		name: "replay", title: "replay of a stream over HTTP, one client", unit: "events/s",
 		ceilingTitle: "bare scan and write of the same rows", aim: 0.5, prepare: prepareReplay,
 	},
+	{
+		name: "reports", title: "reports of workers elsewhere, durable", unit: "reports/s",
+		ceilingTitle: "durable appends in this process", aim: 0.7, prepare: prepareReports,
+	},
 }
 
-// Run measures the figures one after the other.
+// Run measures the figures one after the other and then the growth.
 func Run(ctx context.Context, opts Options) (Report, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -103,6 +117,16 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 			return report, fmt.Errorf("bench: %s: %w", f.name, err)
 		}
 		report.Figures = append(report.Figures, result)
+	}
+	if len(opts.Only) == 0 || slices.Contains(opts.Only, tokensName) {
+		if report.Tokens, err = measureTokens(ctx, opts); err != nil {
+			return report, fmt.Errorf("bench: %s: %w", tokensName, err)
+		}
+	}
+	if len(opts.Only) == 0 || slices.Contains(opts.Only, growthName) {
+		if report.Growth, err = measureGrowth(ctx, opts); err != nil {
+			return report, fmt.Errorf("bench: %s: %w", growthName, err)
+		}
 	}
 	return report, nil
 }

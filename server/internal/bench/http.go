@@ -87,12 +87,24 @@ func dial(ctx context.Context, address string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}, nil
+	return &client{conn: conn, in: bufio.NewReaderSize(conn, 256<<10)}, nil
 }
 
 // post sends a JSON body and returns an error unless the answer has the status.
 func (c *client) post(path string, body []byte, status string) error {
 	c.out = fmt.Appendf(c.out[:0], "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+	return c.exchange(status)
+}
+
+// get returns an error unless the answer has the status; its body is in c.body
+// until the next request.
+func (c *client) get(path, status string) error {
+	c.out = fmt.Appendf(c.out[:0], "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", path)
+	return c.exchange(status)
+}
+
+// exchange sends what is in c.out and reads the answer.
+func (c *client) exchange(status string) error {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return err
 	}

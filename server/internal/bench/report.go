@@ -22,6 +22,8 @@ type Report struct {
 	Callers   int       `json:"callers"`
 	Seconds   float64   `json:"secondsPerSample"`
 	Figures   []Figure  `json:"figures"`
+	Tokens    *Tokens   `json:"tokens,omitempty"`
+	Growth    *Growth   `json:"growth,omitempty"`
 }
 
 // Figure is one measured figure beside its ceiling. Measured and Ceiling are the
@@ -87,6 +89,19 @@ func (r Report) WriteTable(w io.Writer) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if r.Tokens != nil {
+		row("")
+		r.Tokens.write(row)
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if r.Growth != nil {
+		text.WriteString("\n")
+		if err := r.Growth.write(&text); err != nil {
+			return err
+		}
 	}
 	_, err := w.Write(text.Bytes())
 	return err
