@@ -114,8 +114,8 @@ func (a *attempt) failed(err error) error {
 		a.worker.logger.Info("attempt was interrupted", "taskId", a.envelope.TaskID, "attempt", a.run.Attempt())
 		return ended
 	}
-	_, retries := a.retries()
-	failure := failureOf(err, retries)
+	_, most := a.retries()
+	failure := failureOf(err, most > 0)
 	if !mayRetry(err) {
 		return a.end(failure, err)
 	}
@@ -132,11 +132,11 @@ func (a *attempt) panicked() {
 	_ = a.endOrRetry(taskbridge.Failure{Code: CodeHandlerPanic, Message: "the handler panicked"}, nil)
 }
 
-// retries says whether asynq has retries left for the task, and whether it had any.
-func (a *attempt) retries() (left, any bool) {
+// retries says whether asynq has retries left for the task, and how many it had.
+func (a *attempt) retries() (left bool, most int) {
 	retried, _ := asynq.GetRetryCount(a.asynq)
-	most, _ := asynq.GetMaxRetry(a.asynq)
-	return retried < most, most > 0
+	most, _ = asynq.GetMaxRetry(a.asynq)
+	return retried < most, most
 }
 
 // endOrRetry fails the task, unless asynq will try again: then the client gets a

@@ -163,7 +163,7 @@ func TestAnActiveTaskWithoutALeaseIsFoundOut(t *testing.T) {
 	// Taken off the queue as a worker does it, by one that is gone, and its lease
 	// is gone with it: asynq leaves such a task active for good.
 	key := "asynq:{" + f.queue + "}:"
-	must(t, f.redis.RPopLPush(f.ctx, key+"pending", key+"active").Err())
+	must(t, f.redis.LMove(f.ctx, key+"pending", key+"active", "RIGHT", "LEFT").Err())
 	must(t, f.redis.HSet(f.ctx, key+"t:"+task.ID, "state", "active").Err())
 	f.reconcile()
 	f.wantEnd(task, CodeLeaseExpired, true)

@@ -60,6 +60,10 @@ func runTests(m *testing.M) int {
 	}
 	defer server.kill()
 	testRedis = server.option()
+	if err := os.Setenv("TASKBRIDGE_TEST_REDIS", "redis-socket://"+server.socket()); err != nil { // for the examples
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
 	return m.Run()
 }
 

@@ -4,6 +4,7 @@ package asynqadapter
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,7 +81,9 @@ func TestAWorkerThatShutsDownHandsItsTaskOn(t *testing.T) {
 	task := f.create("once", `{}`)
 	receive(t, "the work begins", begun)
 	stop()
-	receive(t, "the work is interrupted", interrupted)
+	if cause := receive(t, "the work is interrupted", interrupted); !errors.Is(cause, context.Canceled) {
+		t.Errorf("it is interrupted for %v", cause)
+	}
 	if row := f.row(task); row.Status != taskbridge.StatusRunning {
 		t.Fatalf("the task is %s %s", row.Status, row.Terminal)
 	}

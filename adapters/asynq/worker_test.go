@@ -43,15 +43,15 @@ func TestAnErrorIsAWarningWhileRetriesAreLeft(t *testing.T) {
 	f.awaitState(task, "completed")
 }
 
-// ownFailure is an application's error with a code of its own.
-type ownFailure struct{ taskbridge.Failure }
+// ownError is an application's error with a code of its own.
+type ownError struct{ taskbridge.Failure }
 
-func (e ownFailure) Error() string                   { return "own: " + e.Message }
-func (e ownFailure) TaskFailure() taskbridge.Failure { return e.Failure }
+func (e ownError) Error() string                   { return "own: " + e.Message }
+func (e ownError) TaskFailure() taskbridge.Failure { return e.Failure }
 
 func TestHowTheLastErrorEndsTheTask(t *testing.T) {
 	t.Parallel()
-	own := ownFailure{taskbridge.Failure{Code: "DISK_FULL", Message: "no room", Retryable: true}}
+	own := ownError{taskbridge.Failure{Code: "DISK_FULL", Message: "no room", Retryable: true}}
 	for _, c := range []struct {
 		name      string
 		retries   int // of the task
