@@ -201,10 +201,9 @@ func (r *run) Flush(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case last == nil:
-	case !last.isDecided():
+	case last != nil && !last.isDecided():
 		return gaveUp("flush of task "+r.task.ID, ctx.Err(), r.trouble)
-	case last.err != nil && r.err != nil:
+	case r.err != nil && (last == nil || last.err != nil):
 		return r.err
 	}
 	return r.takeLost()

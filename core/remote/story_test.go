@@ -225,3 +225,60 @@ func TestThroughAHostileNetworkEachStreamIsWhatWasReported(t *testing.T) {
 		t.Run(name, func(t *testing.T) { tellAll(ctx, t, 1, 5, 2000, opts) })
 	}
 }
+
+func TestThroughAHostileNetworkReportsOfManyGoroutinesAreEachInOrder(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stores := atomicStores(t)
+	_, _, handler := newServer(t, taskbridge.LifecycleOptions{Stores: stores}, nil)
+	lifecycle, err := remote.NewLifecycle(remote.Options{
+		URL: newHostile(t, handler, 2, 0.3).URL, Credential: credential, Retry: impatient,
+		MaxBufferedReports: 10, BatchDelay: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(lifecycle.CloseIdleConnections)
+	id := newTask(ctx, t, stores.Tasks, "key")
+	run, err := lifecycle.Start(ctx, id, taskbridge.Claim{ID: "claim"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const callers, each = 16, 50
+	errs := make([]error, callers)
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			for n := range each {
+				errs[i] = errors.Join(errs[i], run.Message(ctx, taskbridge.Message{Text: fmt.Sprintf("%d %d", i, n), Level: taskbridge.LevelDebug}),
+					run.Token(ctx, "token"), run.Progress(ctx, taskbridge.Progress{}))
+			}
+			errs[i] = errors.Join(errs[i], run.(remote.Flusher).Flush(ctx))
+		})
+	}
+	all.Wait()
+	if err := errors.Join(append(errs, run.Close())...); err != nil {
+		t.Fatal(err)
+	}
+	var next [callers]int
+	tokens := 0
+	for _, e := range readAll(ctx, t, stores.Events, id)[1:] {
+		var i, n int
+		if _, err := fmt.Sscanf(string(e.Payload), `{"message":"%d %d`, &i, &n); err != nil {
+			tokens += strings.Count(string(e.Payload), "token")
+			continue
+		}
+		if n != next[i] {
+			t.Fatalf("message %d of goroutine %d comes where %d was to come", n, i, next[i])
+		}
+		next[i]++
+	}
+	for i, n := range next {
+		if n != each {
+			t.Errorf("%d messages of goroutine %d are there, want %d", n, i, each)
+		}
+	}
+	if tokens != callers*each {
+		t.Errorf("%d tokens are there, want %d", tokens, callers*each)
+	}
+}
