@@ -77,7 +77,7 @@ func (g *Growth) write(w io.Writer) error {
 	if !r.Complete {
 		more = fmt.Sprintf(", of %d that were due", g.Large/2)
 	}
-	_, err := fmt.Fprintf(w, "\nretention deletes %d tasks%s in %.0f s (%.0f/s), the file goes from %d MB to %d MB\n"+
+	_, err := fmt.Fprintf(w, "\nretention without a pause deletes %d tasks%s in %.0f s (%.0f/s), the file goes from %d MB to %d MB\n"+
 		"creates at %.0f/s over HTTP meanwhile: p50 %.1f ms, p99 %.1f ms, at most %.0f ms; without retention %.1f, %.1f and %.0f ms\n",
 		r.Retired, more, r.Seconds, float64(r.Retired)/r.Seconds, r.BytesBefore>>20, r.BytesAfter>>20, r.CreatesPerSec,
 		r.CreatesWith.P50/1e3, r.CreatesWith.P99/1e3, r.CreatesWith.Max/1e3,

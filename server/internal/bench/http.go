@@ -57,7 +57,7 @@ func serve(ctx context.Context, handler http.Handler) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{address: listener.Addr().String(), http: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}}
+	s := &server{address: listener.Addr().String(), http: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, IdleTimeout: time.Hour}}
 	s.served.Go(func() {
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.err = err

@@ -79,13 +79,15 @@ func (r Report) WriteTable(w io.Writer) error {
 	fmt.Fprintf(&text, "%s, %s, %d CPUs, %d callers, medians of samples of %gs\n\n", r.GoVersion, r.System, r.CPUs, r.Callers, r.Seconds)
 	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	row := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // into memory
-	row("figure\tmeasured\tceiling\tratio\taim\t\tceiling is")
-	for _, f := range r.Figures {
-		verdict := "missed"
-		if f.Met {
-			verdict = "met"
+	if len(r.Figures) > 0 {
+		row("figure\tmeasured\tceiling\tratio\taim\t\tceiling is")
+		for _, f := range r.Figures {
+			verdict := "missed"
+			if f.Met {
+				verdict = "met"
+			}
+			row("%s\t%.0f %s\t%.0f\t%.2f\t%.2f\t%s\t%s", f.Title, f.Measured, f.Unit, f.Ceiling, f.Ratio, f.Aim, verdict, f.CeilingTitle)
 		}
-		row("%s\t%.0f %s\t%.0f\t%.2f\t%.2f\t%s\t%s", f.Title, f.Measured, f.Unit, f.Ceiling, f.Ratio, f.Aim, verdict, f.CeilingTitle)
 	}
 	if err := t.Flush(); err != nil {
 		return err
