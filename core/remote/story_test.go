@@ -257,7 +257,7 @@ func TestThroughAHostileNetworkReportsOfManyGoroutinesAreEachInOrder(t *testing.
 		})
 	}
 	all.Wait()
-	if err := errors.Join(append(errs, run.Close())...); err != nil {
+	if err := errors.Join(errors.Join(errs...), run.Close()); err != nil {
 		t.Fatal(err)
 	}
 	var next [callers]int
