@@ -294,7 +294,7 @@ func TestAServerThatLosesItsLeaseStopsItsTasksAndFails(t *testing.T) {
 		inner = opened
 		return kept{opened}, err
 	}
-	s := startServer(t, load(t, "--store", "memory", "--instance-lease", "300ms"), open)
+	s := startServer(t, load(t, "--store", "memory", "--instance-lease", "2s"), open)
 	id := s.create("k", "demo", `{"ticks":1000,"tickMillis":1000}`, http.StatusCreated)
 	if page := s.request("GET", "/api/v1/tasks/"+id+"/events?waitTimeoutMs=30000", "", http.StatusOK); !strings.Contains(page, "TASK_STARTED") {
 		t.Fatalf("the task does not run: %s", page)
@@ -313,19 +313,17 @@ func TestAServerThatLosesItsLeaseStopsItsTasksAndFails(t *testing.T) {
 }
 
 func TestAShutdownDoesNotWaitForConnectionsThatNobodyUses(t *testing.T) {
-	s := startServer(t, load(t, "--store", "memory"), openStore)
+	// A third of the limit is for requests: less than what package http grants
+	// such a connection, so that waiting for it would be an error.
+	s := startServer(t, load(t, "--store", "memory", "--drain-timeout", "12s"), openStore)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	s.request("GET", "/health", "", http.StatusOK) // the other one has been accepted before
-	started := time.Now()
 	if err := s.end(); err != nil {
 		t.Error(err)
-	}
-	if took := time.Since(started); took > 4*time.Second {
-		t.Errorf("it took %s", took)
 	}
 }
 
@@ -336,11 +334,7 @@ func TestAShutdownThatTakesTooLongKillsWhatRunsAndFails(t *testing.T) {
 	for cursor := ""; !strings.Contains(cursor, "TASK_PROGRESS"); {
 		cursor = s.request("GET", "/api/v1/tasks/"+task+"/events?waitTimeoutMs=30000", "", http.StatusOK)
 	}
-	started := time.Now()
 	if err := s.end(); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("ended with %v", err)
-	}
-	if took := time.Since(started); took > 10*time.Second {
-		t.Errorf("after %s", took)
 	}
 }
