@@ -47,7 +47,7 @@ func newRuntime(t *testing.T, lifecycle taskbridge.TaskLifecycle, elsewhere bool
 	signer, reports := newSigner(t), lifecycle
 	if elsewhere {
 		var err error
-		reports, err = remote.NewLifecycle(remote.Options{URL: serveWorkers(t, lifecycle.(*taskbridge.LocalLifecycle), signer)})
+		reports, err = remote.NewLifecycle(remote.Options{URL: serveWorkers(t, lifecycle.(*taskbridge.LocalLifecycle), signer, nil)})
 		must(t, err)
 	}
 	queue := newQueue(t, testRedis)

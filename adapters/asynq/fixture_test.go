@@ -4,10 +4,12 @@ package asynqadapter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,6 +70,9 @@ type fixtureOptions struct {
 	types      map[string]TypeOptions
 	submission *taskbridge.SubmissionOptions
 	change     func(*Options)
+	// between stands before the worker API.
+	between func(http.Handler) http.Handler
+	limit   time.Duration // of the whole test; default 5 min
 }
 
 // quick has the reconciler look at everything at once.
@@ -78,7 +83,7 @@ var quick = taskbridge.SubmissionOptions{
 
 func newFixture(t testing.TB, opts fixtureOptions) *fixture {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(opts.limit, 5*time.Minute))
 	f := &fixture{t: t, ctx: ctx, connection: testRedis, store: memory.NewStore(memory.Options{}), log: &logBuffer{}}
 	if opts.connection != nil {
 		f.connection = *opts.connection

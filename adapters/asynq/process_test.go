@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -96,11 +98,23 @@ func (w *workerProcess) effect(run taskbridge.Run) error {
 	return err
 }
 
-func (w *workerProcess) work(ctx context.Context, _ taskbridge.Task, run taskbridge.Run) (any, error) {
+// work takes as long as its input says.
+func (w *workerProcess) work(ctx context.Context, task taskbridge.Task, run taskbridge.Run) (any, error) {
+	var input struct{ Millis int }
+	if err := json.Unmarshal(task.Input, &input); err != nil {
+		return nil, err
+	}
 	if err := run.Progress(ctx, taskbridge.Progress{Percent: 50}); err != nil {
 		return nil, err
 	}
-	return run.Attempt(), w.effect(run)
+	timer := time.NewTimer(time.Duration(input.Millis) * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return run.Attempt(), w.effect(run)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // obey does what it is told until it is told to finish, or its context ends. What
@@ -158,16 +172,21 @@ func newProcessFixture(t testing.TB, opts fixtureOptions) *processFixture {
 	}
 	opts.types["obey"] = TypeOptions{MaxRetry: 3}
 	f := newFixture(t, opts)
-	return &processFixture{fixture: f, url: serveWorkers(t, f.lifecycle.(*taskbridge.LocalLifecycle), signer), effects: t.TempDir() + "/effects"}
+	url := serveWorkers(t, f.lifecycle.(*taskbridge.LocalLifecycle), signer, opts.between)
+	return &processFixture{fixture: f, url: url, effects: t.TempDir() + "/effects"}
 }
 
-// serveWorkers serves the worker API over a lifecycle, and returns the URL.
-func serveWorkers(t testing.TB, lifecycle *taskbridge.LocalLifecycle, signer *workerapi.Signer) string {
+// serveWorkers serves the worker API over a lifecycle, and returns the URL. A
+// handler may come between.
+func serveWorkers(t testing.TB, lifecycle *taskbridge.LocalLifecycle, signer *workerapi.Signer, between func(http.Handler) http.Handler) string {
 	t.Helper()
 	service, err := taskbridge.NewWorkerService(lifecycle)
 	must(t, err)
 	handler, err := workerapi.NewHandler(workerapi.Options{Service: service, Lifecycle: lifecycle, Signer: signer})
 	must(t, err)
+	if between != nil {
+		handler = between(handler)
+	}
 	server := httptest.NewServer(handler)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
