@@ -77,6 +77,23 @@ func (endless) Read(p []byte) (int, error) {
 }
 func (endless) Close() error { return nil }
 
+func TestARequestThatArrivesBrokenIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, remote.Options{})
+		id, run := l.start()
+		var times atomic.Int64
+		l.wire.when(func(r *http.Request, body []byte) (*http.Response, error) {
+			if route(r) == "reports" && times.Add(1) < 4 {
+				return l.wire.serve(r, body[:len(body)-3])
+			}
+			return nil, nil
+		})
+		l.must("Message", run.Message(l.ctx, debug("m")))
+		l.flush(run)
+		l.expect(id, "STARTED {}", `MESSAGE {"message":"m","level":"debug"}`)
+	})
+}
+
 func TestARunEndsWithAnAnswerThatSaysNo(t *testing.T) {
 	for _, c := range []struct {
 		status int

@@ -88,9 +88,12 @@ func (r *run) sleep(d time.Duration) bool {
 	return true
 }
 
+// mostBroken is how often a batch is sent again because the server cannot read it.
+const mostBroken = 5
+
 // deliver sends a batch until it has an outcome; false: the run is over.
 func (r *run) deliver(b *batch) bool {
-	pauses := backoff{lifecycle: r.lifecycle}
+	pauses, broken := backoff{lifecycle: r.lifecycle}, 0
 	for {
 		if done, err := r.withdraw(b); done || err != nil {
 			if err != nil {
@@ -132,6 +135,10 @@ func (r *run) deliver(b *batch) bool {
 				return false
 			}
 			return true
+		case refused.Status == http.StatusBadRequest && broken < mostBroken:
+			// What was sent is well-formed: it did not arrive like that. (A process that
+			// is stopped while it sends is one way.)
+			broken++
 		default:
 			r.over(fmt.Errorf("report on task %s: %w", r.task.ID, err))
 			return false
