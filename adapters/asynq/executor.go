@@ -191,6 +191,8 @@ func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task
 	if info == nil || !waits(info.State) {
 		return nil
 	}
+	// Should it have ended in this moment, its memory is deleted: that is no harm,
+	// as its row has an end, or gets one below.
 	err = inspectorFor(ctx, e.redis).DeleteTask(info.Queue, task.ID)
 	switch {
 	case errors.Is(err, asynq.ErrTaskNotFound), errors.Is(err, asynq.ErrQueueNotFound):

@@ -6,6 +6,7 @@ require (
 	github.com/hibiken/asynq v0.26.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/taskbridge/taskbridge/core v0.0.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (

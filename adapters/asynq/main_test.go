@@ -15,6 +15,7 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
 )
 
 // testRedis is the Redis of all tests but those that stop theirs. Tests keep
@@ -33,7 +34,14 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(runTests(m))
+	status := runTests(m)
+	if status == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
+	os.Exit(status)
 }
 
 func runTests(m *testing.M) int {

@@ -192,7 +192,11 @@ func fenced(err error) bool {
 // skip takes the task off asynq's queue without work, and leaves a mark of that
 // for the inspection. An error would have asynq deliver it again.
 func skip(task *asynq.Task) error {
-	if _, err := task.ResultWriter().Write([]byte(skippedResult)); err != nil {
+	result := task.ResultWriter()
+	if result == nil {
+		return nil // not delivered by an asynq server: there is nothing to mark
+	}
+	if _, err := result.Write([]byte(skippedResult)); err != nil {
 		return fmt.Errorf("mark the task as skipped: %w", err)
 	}
 	return nil
