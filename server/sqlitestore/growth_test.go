@@ -12,8 +12,8 @@ import (
 	"modernc.org/sqlite"
 )
 
-// openFilled opens a store of n finished tasks, a multiple of 100, created a
-// second apart.
+// openFilled opens a store of n finished tasks, a multiple of 100: each hundred
+// was created a hundred hours before the next, the last just now.
 func openFilled(t *testing.T, n int) *Store {
 	t.Helper()
 	opts := Options{Dir: t.TempDir()}
@@ -25,7 +25,7 @@ func openFilled(t *testing.T, n int) *Store {
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := bulk.Multiply(t.Context(), opts.Dir, n, time.Second); err != nil {
+	if err := bulk.Multiply(t.Context(), opts.Dir, n, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if s, err = Open(t.Context(), opts); err != nil {

@@ -61,7 +61,7 @@ func measureRetention(ctx context.Context, opts Options, s *site) (r Retention, 
 	if r.BytesAfter, err = s.bytes(); err != nil {
 		return r, err
 	}
-	return r, s.checkKept(ctx, middle, r.Complete)
+	return r, s.checkKept(ctx, middle, time.Now().Add(-keep), r.Complete)
 }
 
 // retire goes on until nothing is due, or for as long as the options say.
@@ -80,12 +80,13 @@ func (r *Retention) retire(ctx context.Context, opts Options, reconciler *taskbr
 	return err
 }
 
-// checkKept checks that tasks which ended after the time are whole, and if the
-// others are to be gone, that they are.
-func (s *site) checkKept(ctx context.Context, after time.Time, gone bool) error {
+// checkKept checks that tasks are whole which were not due when retention ended,
+// and if nothing was left to be done, that those are gone which were due when it
+// began: that is, that had ended by then.
+func (s *site) checkKept(ctx context.Context, dueAtFirst, dueAtLast time.Time, complete bool) error {
 	for _, place := range s.places[:1000] {
-		// The rows' times are spread over a second, the tasks' order is not theirs.
-		kept, retired := place.CreatedAt.After(after.Add(time.Minute)), place.CreatedAt.Before(after.Add(-time.Minute))
+		// The places have the time of the creation; a minute is enough for the end.
+		kept, retired := place.CreatedAt.After(dueAtLast), complete && place.CreatedAt.Before(dueAtFirst.Add(-time.Minute))
 		_, err := s.store.GetTask(ctx, place.TaskID)
 		var events []taskbridge.Event
 		if err == nil {
@@ -96,7 +97,7 @@ func (s *site) checkKept(ctx context.Context, after time.Time, gone bool) error 
 			return fmt.Errorf("a task that is to be kept: %w", err)
 		case kept && (len(events) != bulk.EventsPerTask || events[len(events)-1].Type != taskbridge.EventCompleted):
 			return fmt.Errorf("the task %s that is to be kept has %d events", place.TaskID, len(events))
-		case retired && gone && !errors.Is(err, taskbridge.ErrTaskNotFound):
+		case retired && !errors.Is(err, taskbridge.ErrTaskNotFound):
 			return fmt.Errorf("the task %s that is to be gone: %w", place.TaskID, err)
 		}
 	}
