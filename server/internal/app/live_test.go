@@ -149,7 +149,7 @@ func (i *instance) get(ctx context.Context, path string, credential http.Header)
 
 func (f *follower) openSSE(ctx context.Context, i *instance, task string, credential http.Header) (read func() error, status int) {
 	f.t.Helper()
-	response, err := i.get(ctx, "/api/v1/tasks/"+task+"/events/stream?lastEventId="+f.last, credential)
+	response, err := i.get(ctx, "/api/v1/tasks/"+task+"/events/stream?lastEventId="+f.last+i.query, credential)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -181,7 +181,12 @@ func (f *follower) openSSE(ctx context.Context, i *instance, task string, creden
 
 func (f *follower) openSocket(ctx context.Context, i *instance, task string, credential http.Header) (read func() error, status int) {
 	f.t.Helper()
-	conn, response, err := websocket.Dial(ctx, i.url+"/api/v1/tasks/ws", &websocket.DialOptions{HTTPHeader: credential, HTTPClient: i.client})
+	options := &websocket.DialOptions{HTTPHeader: credential.Clone(), HTTPClient: i.client}
+	if offered := options.HTTPHeader.Get("Sec-Websocket-Protocol"); offered != "" { // the library's to send
+		options.Subprotocols = strings.Split(offered, ", ")
+		options.HTTPHeader.Del("Sec-Websocket-Protocol")
+	}
+	conn, response, err := websocket.Dial(ctx, i.url+"/api/v1/tasks/ws"+i.query, options)
 	if err != nil {
 		if response == nil {
 			f.t.Fatal(err)

@@ -242,3 +242,40 @@ func TestAPollThatWasAskedWithAGoodCredentialIsAnsweredAndTheNextIsRefused(t *te
 		t.Error(err)
 	}
 }
+
+func TestWhicheverWayACredentialCameItIsFoundAgainWhileItsStreamLives(t *testing.T) {
+	ring := newKeyring(t, auth.KeyEntry{ID: "k", Subject: "alice", Scopes: both()})
+	key := ring.keys["k"]
+	s := startServer(t, load(t, "--store", "memory", "--auth-modes", "apikey", "--auth-api-keys-file", ring.file,
+		"--auth-api-keys-reload-interval", "20ms", "--auth-query-token"), openStore, hasten)
+	task, _ := s.demo(bearer(key), "k", 20)
+	var followers []*follower
+	for _, way := range []struct {
+		transport, query string
+		header           http.Header
+	}{
+		{"websocket", "", http.Header{"Sec-Websocket-Protocol": {"taskbridge.v1, bearer." + key}}},
+		{"websocket", "?access_token=" + key, nil},
+		{"sse", "&access_token=" + key, nil},
+		{"websocket", "", http.Header{"X-Api-Key": {key}}},
+		{"sse", "", http.Header{"X-Api-Key": {key}}},
+	} {
+		s.query = way.query
+		f, status := s.follow(way.transport, task, way.header, "")
+		if f == nil {
+			t.Fatalf("%+v: %d", way, status)
+		}
+		followers = append(followers, f)
+	}
+	s.query = ""
+	for _, f := range followers {
+		f.until(f.seen() + 20) // some four hundred milliseconds: asked more than once
+	}
+	ring.put(t)
+	for _, f := range followers {
+		f.wantEnd(errCut)
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+}

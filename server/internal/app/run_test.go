@@ -42,6 +42,7 @@ type instance struct {
 
 	client   *http.Client  // of the test
 	pollWait time.Duration // of its long polls
+	query    string        // is added to the addresses of its streams
 }
 
 type lockedBuffer struct {

@@ -183,7 +183,9 @@ func (a *API) watch(c *call, subscription *taskbridge.Subscription) watcher {
 	header := make(http.Header)
 	for name, values := range c.r.Header {
 		switch {
-		case name == "Connection", name == "Upgrade", strings.HasPrefix(name, "Sec-Websocket-"):
+		case name == "Connection":
+		// A browser's token is a subprotocol, which counts in an upgrade alone.
+		case strings.HasPrefix(name, "Sec-Websocket-") && name != "Sec-Websocket-Protocol":
 		default:
 			header[name] = values
 		}
