@@ -121,7 +121,7 @@ func newMetrics(registry prometheus.Registerer) (m metrics) {
 			slow:      slow.WithLabelValues(string(transport)),
 		}
 	}
-	m.authFailures = counter("authentication_failures_total", "Requests without credentials, or with bad ones, by authentication mode.", "mode")
-	m.limited = counter("rate_limited_requests_total", "Requests that were turned away with 429, by the limit that was reached.", "limit")
+	m.authFailures = counter("authentication_failures_total", "Requests without credentials, or with bad ones, by what they presented.", "mode")
+	m.limited = counter("rate_limited_requests_total", "Requests and streams that were turned away, by the limit that was reached.", "limit")
 	return m
 }
