@@ -155,6 +155,7 @@ func both() []taskbridge.Scope {
 }
 
 func TestEveryRouteGivesEveryCredentialWhatItsScopesAllow(t *testing.T) {
+	t.Parallel()
 	for name, version := range map[string]int{"plain": 0, "TLS, HTTP/1.1": 1, "TLS, HTTP/2": 2} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -114,6 +114,7 @@ var endings = map[string]func(*testing.T) ending{
 }
 
 func TestStreamsEndWithTheirCredentialAndThoseOfAGoodOneLiveOn(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range endings {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -168,7 +168,7 @@ func TestASocketThatWasIdleForLongerThanTheWriteTimeoutAnswersPingsAndIsClosedIn
 			b.Errorf("closed by %s", got)
 		}
 		must(b.T, conn.Close())
-		for range frames { //nolint:revive // until the reader has ended
+		for range frames { // until its reader has ended
 		}
 	})
 }
