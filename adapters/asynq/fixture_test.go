@@ -31,17 +31,22 @@ var owner = taskbridge.Principal{Subject: "owner"}
 
 var queueNames atomic.Int64
 
-// newQueue returns the name of a queue that no other test has, and deletes it in
-// the end.
-func newQueue(t testing.TB, connection asynq.RedisConnOpt) string {
+// newQueue returns the name of a queue that no other test has, and deletes all that
+// it has left in the end.
+func newQueue(t testing.TB, connection asynq.RedisClientOpt) string {
 	t.Helper()
 	queue := fmt.Sprintf("test-%d-%d", time.Now().UnixNano(), queueNames.Add(1))
 	t.Cleanup(func() {
-		inspector := asynq.NewInspector(connection)
-		defer func() { _ = inspector.Close() }()
-		if err := inspector.DeleteQueue(queue, true); err != nil && !strings.Contains(err.Error(), "queue not found") && !t.Failed() {
-			t.Logf("delete queue: %v", err)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		client := connection.MakeRedisClient().(*redis.Client)
+		defer func() { must(t, client.Close()) }()
+		keys := client.Scan(ctx, 0, "asynq:{"+queue+"}:*", 1000).Iterator()
+		for keys.Next(ctx) {
+			must(t, client.Del(ctx, keys.Val()).Err())
 		}
+		must(t, keys.Err())
+		must(t, client.SRem(ctx, "asynq:queues", queue).Err())
 	})
 	return queue
 }
