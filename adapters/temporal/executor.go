@@ -1,0 +1,197 @@
+package temporaladapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// Executor starts tasks as workflows or standalone activities. It is safe for
+// concurrent use, and several servers may use the same namespace and prefix. The
+// host closes it.
+type Executor struct {
+	Options
+
+	stop    context.CancelFunc
+	sweeper sync.WaitGroup
+}
+
+var (
+	_ taskbridge.TaskExecutor  = (*Executor)(nil)
+	_ taskbridge.TaskInspector = (*Executor)(nil)
+	_ taskbridge.HealthChecker = (*Executor)(nil)
+)
+
+// New makes an executor and begins to sweep, if there are Options.Rows. It does
+// not wait for Temporal: see [Executor.CheckHealth].
+func New(opts Options) (*Executor, error) {
+	opts, err := opts.checked()
+	if err != nil {
+		return nil, fmt.Errorf("temporal: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	e := &Executor{Options: opts, stop: stop}
+	if opts.Rows != nil {
+		e.sweeper.Go(func() { e.sweep(ctx) })
+	}
+	return e, nil
+}
+
+// Close ends the sweep. Tasks go on where they are.
+func (e *Executor) Close() error {
+	e.stop()
+	e.sweeper.Wait()
+	return nil
+}
+
+// CheckHealth asks Temporal for the namespace, and whether it remembers what has
+// closed for as long as a submission may be repeated. That workers poll it does
+// not say.
+func (e *Executor) CheckHealth(ctx context.Context) error {
+	answer, err := e.Client.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: e.Namespace})
+	if err != nil {
+		return fmt.Errorf("temporal: describe namespace %q: %w", e.Namespace, err)
+	}
+	kept, least := answer.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration(), e.remember()
+	if kept < least {
+		return fmt.Errorf("temporal: namespace %q keeps what has closed for %s, but must for %s: "+
+			"for so long a submission may be repeated, and is recognised by the id", e.Namespace, kept, least)
+	}
+	return nil
+}
+
+// SubmitTask starts the task's workflow or activity under the task's own id. One
+// that is there already, running or closed, is left as it is. Rejected are a type
+// without options, arguments over Options.MaxPayload, and what Temporal calls
+// invalid.
+func (e *Executor) SubmitTask(ctx context.Context, task taskbridge.Task) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	options, ok := e.Types[task.Type]
+	if !ok {
+		return taskbridge.Reject(CodeUnknownTaskType, fmt.Sprintf("nothing in Temporal is configured for the task type %q", task.Type), false)
+	}
+	args, input, err := e.arguments(task, options)
+	if err != nil {
+		return err
+	}
+	if options.Activity != "" {
+		err = e.startActivity(ctx, task, options, args)
+	} else {
+		err = e.startWorkflow(ctx, task, options, input, args)
+	}
+	var (
+		running  *serviceerror.WorkflowExecutionAlreadyStarted
+		there    *serviceerror.ActivityExecutionAlreadyStarted
+		invalid  *serviceerror.InvalidArgument
+		rejected *taskbridge.RejectionError
+	)
+	switch {
+	case err == nil, errors.As(err, &running), errors.As(err, &there):
+		return nil
+	case errors.As(err, &rejected):
+		return err
+	case errors.As(err, &invalid):
+		return taskbridge.Reject(CodeInvalid, "Temporal does not take the task: "+invalid.Message, false)
+	}
+	return fmt.Errorf("temporal: submit: %w", errors.Join(err, ctx.Err()))
+}
+
+// arguments makes what the work is called with.
+func (e *Executor) arguments(task taskbridge.Task, options TypeOptions) (args []any, input Input, err error) {
+	input = Input{
+		TaskID: task.ID, TaskType: task.Type, Input: task.Input, Metadata: task.Metadata, Owner: task.Owner,
+		URL: e.WorkerURL, Traceparent: task.Traceparent,
+	}
+	if options.Activity != "" && options.RetryPolicy != nil {
+		input.MaxAttempts = options.RetryPolicy.MaximumAttempts
+	}
+	if e.Tokens != nil {
+		if input.Token, err = e.Tokens.SubmissionToken(task.ID); err != nil {
+			return nil, input, fmt.Errorf("temporal: submit: make the submission token: %w", err)
+		}
+	}
+	args = []any{input}
+	if options.Input != nil {
+		if args, err = options.Input(task, input); err != nil {
+			return nil, input, taskbridge.Reject(CodeInvalid, "the task's input cannot be mapped: "+err.Error(), false)
+		}
+	}
+	payloads, err := e.DataConverter.ToPayloads(args...)
+	if err != nil {
+		return nil, input, taskbridge.Reject(CodeInvalid, "the task's input cannot be encoded: "+err.Error(), false)
+	}
+	for i, payload := range payloads.GetPayloads() {
+		if size := len(payload.GetData()); size > e.MaxPayload {
+			return nil, input, taskbridge.Reject(CodeTooLarge, fmt.Sprintf(
+				"argument %d of the work has %d bytes, at most %d are allowed: hand over a reference to what is large", i+1, size, e.MaxPayload), false)
+		}
+	}
+	return args, input, nil
+}
+
+func (e *Executor) startWorkflow(ctx context.Context, task taskbridge.Task, options TypeOptions, input Input, args []any) error {
+	start := client.StartWorkflowOptions{
+		ID:                                       e.Prefix + task.ID,
+		TaskQueue:                                options.TaskQueue,
+		WorkflowExecutionTimeout:                 options.ExecutionTimeout,
+		WorkflowRunTimeout:                       options.RunTimeout,
+		WorkflowTaskTimeout:                      options.TaskTimeout,
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		RetryPolicy:                              options.RetryPolicy,
+	}
+	memo := map[string]any{}
+	if options.Memo != nil {
+		own, err := options.Memo(task)
+		if err != nil {
+			return taskbridge.Reject(CodeInvalid, "the workflow's memo cannot be made: "+err.Error(), false)
+		}
+		maps.Copy(memo, own)
+	}
+	memo[tagKey] = tag{Version: tagVersion, TaskID: task.ID, Token: input.Token}
+	start.Memo = memo
+	if options.SearchAttributes != nil {
+		var err error
+		if start.TypedSearchAttributes, err = options.SearchAttributes(task); err != nil {
+			return taskbridge.Reject(CodeInvalid, "the workflow's search attributes cannot be made: "+err.Error(), false)
+		}
+	}
+	_, err := e.Client.ExecuteWorkflow(ctx, start, options.Workflow, args...)
+	return err
+}
+
+func (e *Executor) startActivity(ctx context.Context, task taskbridge.Task, options TypeOptions, args []any) error {
+	start := client.StartActivityOptions{
+		ID:                       e.Prefix + task.ID,
+		TaskQueue:                options.TaskQueue,
+		StartToCloseTimeout:      options.StartToCloseTimeout,
+		ScheduleToCloseTimeout:   options.ScheduleToCloseTimeout,
+		HeartbeatTimeout:         options.HeartbeatTimeout,
+		RetryPolicy:              options.RetryPolicy,
+		ActivityIDReusePolicy:    enumspb.ACTIVITY_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		ActivityIDConflictPolicy: enumspb.ACTIVITY_ID_CONFLICT_POLICY_FAIL,
+	}
+	if options.SearchAttributes != nil {
+		var err error
+		if start.TypedSearchAttributes, err = options.SearchAttributes(task); err != nil {
+			return taskbridge.Reject(CodeInvalid, "the activity's search attributes cannot be made: "+err.Error(), false)
+		}
+	}
+	_, err := e.Client.ExecuteActivity(ctx, start, options.Activity, args...)
+	return err
+}
+
+// standsAlone reports whether tasks of the type are activities.
+func (e *Executor) standsAlone(taskType string) bool { return e.Types[taskType].Activity != "" }

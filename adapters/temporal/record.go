@@ -1,0 +1,120 @@
+package temporaladapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// recordActivity is the name of the activity that records what a local one could
+// not.
+const recordActivity = "taskbridge.record"
+
+// taskEvent is something to be recorded for a workflow. Exactly one of the pointers
+// is set, or none for a start.
+type taskEvent struct {
+	TaskID     string                 `json:"taskId"`
+	Claim      string                 `json:"claim"`
+	Producer   string                 `json:"producer"`
+	Token      string                 `json:"token,omitempty"`
+	Progress   *taskbridge.Progress   `json:"progress,omitempty"`
+	Message    *taskbridge.Message    `json:"message,omitempty"`
+	Suspension *taskbridge.Suspension `json:"suspension,omitempty"`
+	Outcome    *taskbridge.Outcome    `json:"outcome,omitempty"`
+}
+
+// verdict is what the history keeps of a recording. The zero value: recorded.
+type verdict struct {
+	// Refused says why it was not recorded and never will be.
+	Refused string `json:"refused,omitempty"`
+	// Over: the task has ended, or was never to run.
+	Over bool `json:"over,omitempty"`
+}
+
+// recorder records over the lifecycle. Each recording joins the attempt anew, so
+// that nothing is held for workflows that sleep.
+type recorder struct {
+	lifecycle taskbridge.TaskLifecycle
+	logger    *slog.Logger
+}
+
+// RecordTaskEvent is the activity, local or not. An error means: try again.
+func (r *recorder) RecordTaskEvent(ctx context.Context, event taskEvent) (verdict, error) {
+	run, err := r.lifecycle.Start(ctx, event.TaskID, taskbridge.Claim{ID: event.Claim, Producer: event.Producer, Token: event.Token})
+	if err != nil {
+		return judged(err)
+	}
+	err = report(ctx, run, event)
+	if closing := run.Close(); err == nil && event.Outcome == nil {
+		err = closing
+	}
+	return judged(err)
+}
+
+func report(ctx context.Context, run taskbridge.Run, event taskEvent) error {
+	var err error
+	switch {
+	case event.Progress != nil:
+		err = run.Progress(ctx, *event.Progress)
+	case event.Message != nil:
+		err = run.Message(ctx, *event.Message)
+	case event.Suspension != nil:
+		return run.Suspend(ctx, *event.Suspension)
+	case event.Outcome != nil:
+		return end(ctx, run, *event.Outcome)
+	}
+	if err != nil {
+		return err
+	}
+	return flush(ctx, run)
+}
+
+// flush waits until what a remote run has buffered is recorded.
+func flush(ctx context.Context, run taskbridge.Run) error {
+	if buffered, ok := run.(interface{ Flush(context.Context) error }); ok {
+		return buffered.Flush(ctx)
+	}
+	return nil
+}
+
+func end(ctx context.Context, run taskbridge.Run, outcome taskbridge.Outcome) error {
+	switch outcome.Status {
+	case taskbridge.StatusCompleted:
+		err := run.Complete(ctx, outcome.Completion)
+		if errors.Is(err, taskbridge.ErrInvalidArgument) {
+			return run.Complete(ctx, taskbridge.Completion{Message: "the result cannot be recorded: " + err.Error()})
+		}
+		return err
+	case taskbridge.StatusFailed:
+		return run.Fail(ctx, outcome.Failure)
+	case taskbridge.StatusCancelled:
+		return run.Cancelled(ctx, outcome.Message)
+	}
+	return fmt.Errorf("%w: %s is no end", taskbridge.ErrInvalidArgument, outcome.Status)
+}
+
+// judged tells answers, which the history keeps, from passing faults.
+func judged(err error) (verdict, error) {
+	switch {
+	case err == nil:
+		return verdict{}, nil
+	case errors.Is(err, taskbridge.ErrNotRunnable), errors.Is(err, taskbridge.ErrTaskFinished), errors.Is(err, taskbridge.ErrTaskNotFound),
+		errors.Is(err, taskbridge.ErrStaleAttempt):
+		return verdict{Refused: err.Error(), Over: true}, nil
+	case errors.Is(err, taskbridge.ErrStreamFull), errors.Is(err, taskbridge.ErrPayloadTooLarge), errors.Is(err, taskbridge.ErrInvalidArgument):
+		return verdict{Refused: err.Error()}, nil
+	}
+	return verdict{}, err
+}
+
+// Times of one recording. A local activity stays well under a workflow task's
+// time-out; what takes longer becomes an activity of its own.
+const (
+	localTry    = 2 * time.Second
+	localMost   = 5 * time.Second
+	activityTry = 30 * time.Second
+)

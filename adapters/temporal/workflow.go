@@ -1,0 +1,219 @@
+package temporaladapter
+
+import (
+	"encoding/json"
+	"errors"
+	"hash/fnv"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// changeID is the version marker of a workflow that reports. A history that was
+// written before the plugin was there has none, and goes on without.
+const changeID = "taskbridge"
+
+const changeVersion = 1
+
+// Names of producers. Children and activities share a few: a stream takes a
+// bounded number of them. Those that share one and report at once take turns.
+const (
+	workflowProducer  = "workflow"
+	childProducers    = 8
+	activityProducers = 16
+)
+
+func sharedProducer(kind, id string, of uint32) string {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(id)) // never fails
+	return kind + "-" + strconv.FormatUint(uint64(hash.Sum32()%of), 10)
+}
+
+// workflowInbound is around one run of a workflow.
+type workflowInbound struct {
+	interceptor.WorkflowInboundInterceptorBase
+	plugin *plugin
+}
+
+func (w *workflowInbound) Init(outbound interceptor.WorkflowOutboundInterceptor) error {
+	return w.Next.Init(&workflowOutbound{WorkflowOutboundInterceptorBase: interceptor.WorkflowOutboundInterceptorBase{Next: outbound}, plugin: w.plugin})
+}
+
+// taskWorkflow is what the context of a workflow holds that reports for a task.
+type taskWorkflow struct {
+	plugin   *plugin
+	tag      tag // with its claim
+	producer string
+	child    bool
+	actions  *actions
+}
+
+type taskWorkflowKey struct{}
+
+func taskOf(ctx workflow.Context) *taskWorkflow {
+	task, _ := ctx.Value(taskWorkflowKey{}).(*taskWorkflow)
+	return task
+}
+
+// ExecuteWorkflow runs the workflow between its start and its end. Everything that
+// it decides by is in the history: the memo, the header, the run's attributes.
+func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.ExecuteWorkflowInput) (any, error) {
+	info := workflow.GetInfo(ctx)
+	if t, ok := readTag(interceptor.WorkflowHeader(ctx), w.plugin.DataConverter); ok && t.Claim != "" {
+		task := &taskWorkflow{plugin: w.plugin, tag: t, child: true, producer: sharedProducer("child", info.WorkflowExecution.ID, childProducers)}
+		return w.Next.ExecuteWorkflow(workflow.WithValue(ctx, taskWorkflowKey{}, task), in)
+	}
+	t, ok := readTag(info.Memo.GetFields(), w.plugin.DataConverter)
+	if !ok || !strings.HasSuffix(info.WorkflowExecution.ID, t.TaskID) {
+		return w.Next.ExecuteWorkflow(ctx, in)
+	}
+	if workflow.GetVersion(ctx, changeID, workflow.DefaultVersion, changeVersion) == workflow.DefaultVersion {
+		return w.Next.ExecuteWorkflow(ctx, in)
+	}
+	t.Claim = info.FirstRunID // lasts through continue-as-new, retry and reset
+	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowProducer, actions: &actions{}}
+	started, err := task.record(ctx, taskEvent{}, 0)
+	if err != nil {
+		return nil, err
+	}
+	if started.Refused != "" {
+		workflow.GetLogger(ctx).Info("workflow not run", "taskId", t.TaskID, "reason", started.Refused)
+		return nil, temporal.NewCanceledError("TaskBridge: " + started.Refused)
+	}
+	result, err := w.Next.ExecuteWorkflow(workflow.WithValue(ctx, taskWorkflowKey{}, task), in)
+	if outcome, over := outcomeOf(ctx, info, result, err); over {
+		recorded, failure := task.record(ctx, taskEvent{Outcome: &outcome}, w.plugin.Patience)
+		if failure != nil || recorded.Refused != "" {
+			workflow.GetLogger(ctx).Warn("end of task not recorded by its workflow", "taskId", t.TaskID, "refused", recorded.Refused, "error", failure)
+		}
+	}
+	return result, err
+}
+
+// outcomeOf is the end of a task that a run has, if it has one: not if the workflow
+// goes on in another run, nor if Temporal decides whether it does.
+func outcomeOf(ctx workflow.Context, info *workflow.Info, result any, err error) (outcome taskbridge.Outcome, over bool) {
+	var cancelled *temporal.CanceledError
+	switch {
+	case workflow.IsContinueAsNewError(err), info.CronSchedule != "":
+		return outcome, false
+	case err == nil:
+		outcome.Status = taskbridge.StatusCompleted
+		outcome.Completion.Result, err = encodeResult(result)
+		if err != nil {
+			outcome.Completion.Message = "the result is no JSON"
+		}
+		return outcome, true
+	case errors.As(err, &cancelled): // as which Temporal closes it
+		outcome.Status = taskbridge.StatusCancelled
+		return outcome, true
+	case info.RetryPolicy != nil:
+		return outcome, false
+	}
+	outcome.Status = taskbridge.StatusFailed
+	outcome.Failure = failureOf(err)
+	return outcome, true
+}
+
+// encodeResult makes JSON of what a workflow or an activity returned.
+func encodeResult(result any) (json.RawMessage, error) {
+	if result == nil {
+		return nil, nil
+	}
+	payload, err := converter.GetDefaultDataConverter().ToPayload(result)
+	if err != nil {
+		return nil, err
+	}
+	if payload == nil || payload.GetData() == nil {
+		return nil, nil
+	}
+	if !json.Valid(payload.GetData()) {
+		return nil, errors.New("not JSON")
+	}
+	return payload.GetData(), nil
+}
+
+// record records an event: by a local activity, and if that is held up by one of
+// its own. It goes on when the workflow is cancelled. patience 0 has no end.
+func (t *taskWorkflow) record(ctx workflow.Context, event taskEvent, patience time.Duration) (verdict, error) {
+	event.TaskID, event.Claim, event.Token, event.Producer = t.tag.TaskID, t.tag.Claim, t.tag.Token, t.producer
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	most := localMost
+	if timeout := workflow.GetInfo(ctx).WorkflowTaskTimeout; timeout > 0 {
+		most = min(most, timeout/2)
+	}
+	var answer verdict
+	local := workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
+		StartToCloseTimeout:    min(localTry, most),
+		ScheduleToCloseTimeout: most,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: time.Second},
+	})
+	err := workflow.ExecuteLocalActivity(local, t.plugin.recorder.RecordTaskEvent, event).Get(local, &answer)
+	if err == nil {
+		return answer, nil
+	}
+	answer = verdict{}
+	own := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    activityTry,
+		ScheduleToCloseTimeout: patience,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second},
+	})
+	err = workflow.ExecuteActivity(own, recordActivity, event).Get(own, &answer)
+	return answer, err
+}
+
+// workflowOutbound marks what a reporting workflow calls.
+type workflowOutbound struct {
+	interceptor.WorkflowOutboundInterceptorBase
+	plugin *plugin
+}
+
+// mark writes the tag into the header of the next call.
+func (w *workflowOutbound) mark(ctx workflow.Context, t tag) {
+	header := interceptor.WorkflowHeader(ctx)
+	if header == nil {
+		return
+	}
+	payload, err := w.plugin.DataConverter.ToPayload(t)
+	if err != nil {
+		workflow.GetLogger(ctx).Warn("what is called cannot report for the task", "taskId", t.TaskID, "error", err)
+		return
+	}
+	header[tagKey] = payload
+}
+
+func (w *workflowOutbound) ExecuteActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
+	if task := taskOf(ctx); task != nil {
+		w.mark(ctx, task.tag)
+	}
+	return w.Next.ExecuteActivity(ctx, activityType, args...)
+}
+
+func (w *workflowOutbound) ExecuteLocalActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
+	if task := taskOf(ctx); task != nil {
+		w.mark(ctx, task.tag)
+	}
+	return w.Next.ExecuteLocalActivity(ctx, activityType, args...)
+}
+
+func (w *workflowOutbound) ExecuteChildWorkflow(ctx workflow.Context, childWorkflowType string, args ...any) workflow.ChildWorkflowFuture {
+	if task := taskOf(ctx); task != nil && ctx.Value(reportingChildrenKey{}) != nil {
+		w.mark(ctx, task.tag)
+	}
+	return w.Next.ExecuteChildWorkflow(ctx, childWorkflowType, args...)
+}
+
+func (w *workflowOutbound) NewContinueAsNewError(ctx workflow.Context, wfn any, args ...any) error {
+	if task := taskOf(ctx); task != nil && task.child {
+		w.mark(ctx, task.tag)
+	}
+	return w.Next.NewContinueAsNewError(ctx, wfn, args...)
+}
