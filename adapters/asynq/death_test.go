@@ -50,7 +50,7 @@ func TestALateReportOfAWorkerThatWasPausedIsRefused(t *testing.T) {
 	first := f.work()
 	task := f.create("obey", `{}`)
 	first.says("begun 1")
-	first.signal(syscall.SIGSTOP)
+	first.pause()
 	f.expireLease(task)
 	second := f.work()
 	second.says("begun 2")
@@ -130,7 +130,7 @@ func TestAPausedWorkerDoesNotKeepACancelledTaskFromEnding(t *testing.T) {
 	first := f.work()
 	task := f.create("obey", `{}`)
 	first.says("begun 1")
-	first.signal(syscall.SIGSTOP)
+	first.pause()
 	f.cancel(task, "enough")
 	f.expireLease(task)
 	f.work() // which is given the task, and must not run it

@@ -34,6 +34,43 @@ func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskb
 	return inspection, nil
 }
 
+// find looks for a task in the queue of its type and then, for the options may
+// have changed since it was enqueued, in all others; nil if it is nowhere.
+func (e *Executor) find(ctx context.Context, task taskbridge.Task) (*asynq.TaskInfo, error) {
+	inspector := inspectorFor(ctx, e.redis)
+	first := e.types[task.Type].Queue
+	if first != "" {
+		if info, err := inQueue(inspector, first, task.ID); info != nil || err != nil {
+			return info, err
+		}
+	}
+	queues, err := inspector.Queues()
+	if err != nil {
+		return nil, fmt.Errorf("list queues: %w", err)
+	}
+	for _, queue := range queues {
+		if queue == first {
+			continue
+		}
+		if info, err := inQueue(inspector, queue, task.ID); info != nil || err != nil {
+			return info, err
+		}
+	}
+	return nil, nil
+}
+
+// inQueue returns nil for a task that the queue does not have.
+func inQueue(inspector *asynq.Inspector, queue, taskID string) (*asynq.TaskInfo, error) {
+	info, err := inspector.GetTaskInfo(queue, taskID)
+	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look into queue %q: %w", queue, err)
+	}
+	return info, nil
+}
+
 func (e *Executor) judge(ctx context.Context, task taskbridge.Task, info *asynq.TaskInfo) (taskbridge.Inspection, error) {
 	switch {
 	case info == nil:

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -259,6 +260,35 @@ func (w *worker) order(order string) {
 func (w *worker) signal(s syscall.Signal) {
 	w.t.Helper()
 	must(w.t, w.command.Process.Signal(s))
+}
+
+// pause stops the process, and returns once none of its threads runs: the signal
+// alone does not wait for that.
+func (w *worker) pause() {
+	w.t.Helper()
+	w.signal(syscall.SIGSTOP)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !w.paused(); <-tick.C {
+		if time.Now().After(deadline) {
+			w.t.Fatal("the worker does not stop")
+		}
+	}
+}
+
+func (w *worker) paused() bool {
+	w.t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", w.command.Process.Pid))
+	must(w.t, err)
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		must(w.t, err)
+		// "pid (name) state …"
+		if rest := string(stat[bytes.LastIndexByte(stat, ')')+1:]); !strings.HasPrefix(rest, " T") {
+			return false
+		}
+	}
+	return true
 }
 
 // kill ends the process at once.
