@@ -134,7 +134,14 @@ func (f *reportFlags) report(kind string, words []string, stdin io.Reader) (r wo
 		return r, fmt.Errorf("there is no report %q", kind)
 	}
 	if len(words) < least || len(words) > most {
-		return r, fmt.Errorf("%s takes %d to %d words, not %d (quote what is one)", kind, least, most, len(words))
+		takes := "one word"
+		switch {
+		case most == 0:
+			takes = "nothing more"
+		case least == 0:
+			takes = "one word or none"
+		}
+		return r, fmt.Errorf("%s takes %s, not %d (quote what is one)", kind, takes, len(words))
 	}
 	if f.opts.Timeout <= 0 || f.wait < 0 || f.wait > workerapi.MaxWait {
 		return r, errors.New("--timeout must be more than 0, and --wait from 0 to 60s")
@@ -155,7 +162,9 @@ func (f *reportFlags) report(kind string, words []string, stdin io.Reader) (r wo
 		return workerapi.Report{Type: workerapi.ReportCancelled, Message: word}, nil
 	case "result":
 		r = workerapi.Report{Type: workerapi.ReportComplete, Message: f.message}
-		r.Result, err = result(word, stdin)
+		if len(words) > 0 { // an empty word is no JSON: what was to make the result may have failed
+			r.Result, err = result(word, stdin)
+		}
 	}
 	return r, err
 }
@@ -168,10 +177,11 @@ func result(word string, stdin io.Reader) (json.RawMessage, error) {
 	content := []byte(word)
 	var err error
 	switch {
-	case word == "":
-		return nil, nil
 	case word == "-":
-		content, err = io.ReadAll(io.LimitReader(stdin, maxResult))
+		content, err = io.ReadAll(io.LimitReader(stdin, maxResult+1))
+		if len(content) > maxResult {
+			err = fmt.Errorf("the result is larger than %d bytes", maxResult)
+		}
 	case strings.HasPrefix(word, "@"):
 		content, err = os.ReadFile(word[1:])
 	}

@@ -108,6 +108,16 @@ func (d *desk) stream() string {
 	return strings.Join(payloads, "\n")
 }
 
+// cancel asks for the task's cancellation.
+func (d *desk) cancel(reason string) {
+	d.t.Helper()
+	row, err := d.store.GetTask(d.t.Context(), d.task)
+	check(d.t, err)
+	row.Cancellation.RequestedAt, row.Cancellation.Reason = time.Now(), reason
+	_, err = d.store.UpdateTask(d.t.Context(), row)
+	check(d.t, err)
+}
+
 func TestAScriptReportsFromItsBeginToItsEnd(t *testing.T) {
 	d := newDesk(t)
 	if got := d.must("start"); got != "1\n" {
@@ -145,13 +155,13 @@ func TestTheFirstReportStartsTheAttempt(t *testing.T) {
 func TestAResultMayComeFromAFileOrFromStandardInput(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "result.json")
 	check(t, os.WriteFile(file, []byte(`["x"]`), 0o600))
-	for _, test := range []struct{ word, want string }{{"@" + file, `["x"]`}, {"-", `"piped"`}, {"", ""}, {"5", "5"}} {
+	for _, test := range []struct{ word, want string }{{"@" + file, `["x"]`}, {"-", `"piped"`}, {"5", "5"}} {
 		got, err := result(test.word, strings.NewReader(`"piped"`))
 		if err != nil || string(got) != test.want {
 			t.Errorf("%q: %q, %v", test.word, got, err)
 		}
 	}
-	for _, word := range []string{"{", "text", "@/no/such/file"} {
+	for _, word := range []string{"", "{", "text", "@/no/such/file"} {
 		if _, err := result(word, strings.NewReader("")); err == nil {
 			t.Errorf("%q was taken", word)
 		}
@@ -161,11 +171,7 @@ func TestAResultMayComeFromAFileOrFromStandardInput(t *testing.T) {
 func TestACancellationIsTold(t *testing.T) {
 	d := newDesk(t)
 	d.must("start")
-	row, err := d.store.GetTask(t.Context(), d.task)
-	check(t, err)
-	row.Cancellation.RequestedAt, row.Cancellation.Reason = time.Now(), "changed my mind"
-	_, err = d.store.UpdateTask(t.Context(), row)
-	check(t, err)
+	d.cancel("changed my mind")
 	if status, stdout, _ := d.report("check", "--wait", "60s"); status != exitCancelled || stdout != "changed my mind\n" {
 		t.Errorf("check: %d, %q", status, stdout)
 	}
@@ -175,6 +181,72 @@ func TestACancellationIsTold(t *testing.T) {
 	}
 	d.must("cancelled", "tidied up")
 	if got := d.stream(); !strings.HasSuffix(got, `CANCELLED{"reason":"changed my mind","message":"tidied up"}`) {
+		t.Errorf("the stream has\n%s", got)
+	}
+}
+
+func TestOthersReportWhileACheckWaits(t *testing.T) {
+	d := newDesk(t)
+	d.must("start")
+	asked := make(chan struct{})
+	next := d.requests.Load() + 1
+	d.answers = func(n int64, _ http.ResponseWriter) bool {
+		if n == next {
+			close(asked)
+		}
+		return false
+	}
+	checked := make(chan int)
+	go func() {
+		status, _, _ := d.report("check", "--wait", "60s")
+		checked <- status
+	}()
+	<-asked
+	d.must("message", "meanwhile")
+	d.cancel("enough")
+	if status := <-checked; status != exitCancelled {
+		t.Errorf("check: %d", status)
+	}
+	// What the check has kept does not undo what the message has.
+	d.must("message", "after")
+	if got := d.stream(); !strings.HasSuffix(got, `MESSAGE{"message":"meanwhile"}`+"\n"+`MESSAGE{"message":"after"}`) {
+		t.Errorf("the stream has\n%s", got)
+	}
+}
+
+// A name that is as long as one may be leaves no room for the temporary file
+// beside it: no state can be written, as on a disk that is full.
+func TestAnEndIsRecordedEvenIfTheStateCannotBe(t *testing.T) {
+	d := newDesk(t)
+	d.must("message", "one")
+	content, err := os.ReadFile(strings.TrimPrefix(d.environ[3], "TASKBRIDGE_STATE_FILE="))
+	check(t, err)
+	unwritable := filepath.Join(t.TempDir(), strings.Repeat("s", 250))
+	check(t, os.WriteFile(unwritable, content, 0o600))
+	d.environ[3] = "TASKBRIDGE_STATE_FILE=" + unwritable
+	if status, _, stderr := d.report("message", "two"); status != exitFailed || !strings.Contains(stderr, "sss") {
+		t.Errorf("a message: %d, %s", status, stderr)
+	}
+	d.clock.ahead.Add(int64(time.Hour)) // the token has expired, and a new one cannot be kept
+	d.must("result", "5")
+	if got, want := d.stream(), "STARTED{}\n"+`MESSAGE{"message":"one"}`+"\n"+`COMPLETED{"result":5}`; got != want {
+		t.Errorf("the stream has\n%s", got)
+	}
+}
+
+func TestWhatIsRecordedIsNoFailureForWantOfTheState(t *testing.T) {
+	d := newDesk(t)
+	dir := t.TempDir()
+	d.environ[3] = "TASKBRIDGE_STATE_FILE=" + filepath.Join(dir, "state.json")
+	d.must("start")
+	d.answers = func(int64, http.ResponseWriter) bool {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+		return false
+	}
+	d.must("message", "recorded")
+	if got, want := d.stream(), "STARTED{}\n"+`MESSAGE{"message":"recorded"}`; got != want {
 		t.Errorf("the stream has\n%s", got)
 	}
 }
@@ -233,7 +305,9 @@ func TestWhatKeepsAReportFromBeingRecordedIsSaid(t *testing.T) {
 	}{
 		{"", "", exitUsage, ""},
 		{"sing", "", exitUsage, `no report "sing"`},
-		{"progress", "", exitUsage, "takes 1 to 1 words"},
+		{"progress", "", exitUsage, "takes one word, not 0"},
+		{"start now", "", exitUsage, "takes nothing more"},
+		{"result 1 2", "", exitUsage, "takes one word or none"},
 		{"progress half", "", exitUsage, "from 0 to 100"},
 		{"progress NaN", "", exitUsage, "from 0 to 100"},
 		{"message a b", "", exitUsage, "quote"},
@@ -241,6 +315,10 @@ func TestWhatKeepsAReportFromBeingRecordedIsSaid(t *testing.T) {
 		{"check --wait 2m", "", exitUsage, "--wait"},
 		{"message a --timeout 0s", "", exitUsage, "--timeout"},
 		{"message a --url=", "", exitFailed, "TASKBRIDGE_URL"},
+		{"message a --url=ftp://host", "", exitFailed, "TASKBRIDGE_URL"},
+		{"message a --url=http://me:tbs1.secret@host", "", exitFailed, "TASKBRIDGE_URL"},
+		{"message a --url=http://me:tbs1.%zz@host", "", exitFailed, "TASKBRIDGE_URL"},
+		{"message a --token-file=", "TASKBRIDGE_TOKEN=tbs1.two\nlines", exitFailed, "TASKBRIDGE_TOKEN"},
 		{"message a --task=", "", exitFailed, "TASKBRIDGE_TASK_ID"},
 		{"message a --token-file=", "", exitFailed, "TASKBRIDGE_TOKEN_FILE"},
 		{"message a --token-file=/no/such/file", "", exitFailed, "/no/such/file"},

@@ -13,9 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -71,8 +71,11 @@ type Session struct {
 	path  string
 	lock  *flock.Flock
 	state state
-	api   *api
-	fresh string // the credential for a start, "" until it is needed
+	kept  bool // the state file has the claim
+	// ending: what is reported ends the task, so that nothing builds on the state.
+	ending bool
+	api    *api
+	fresh  string // the credential for a start, "" until it is needed
 }
 
 // Open waits for the turn and reads the state.
@@ -84,6 +87,10 @@ func Open(ctx context.Context, opts Options) (*Session, error) {
 			return nil, fmt.Errorf("%s is missing", required.name)
 		}
 	}
+	// The error would quote a password that does not belong there.
+	if u, err := url.Parse(opts.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("the server's address (TASKBRIDGE_URL) must be http://host or https://host, with a port and a path if need be")
+	}
 	s := &Session{opts: opts, path: opts.StateFile, api: newAPI(opts.URL, opts.TaskID)}
 	if s.path == "" {
 		var err error
@@ -92,13 +99,21 @@ func Open(ctx context.Context, opts Options) (*Session, error) {
 		}
 	}
 	s.lock = flock.New(s.path+".lock", flock.SetPermissions(0o600))
-	if _, err := s.lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("lock of the state file %s: %w", s.path, err)
-	}
-	if err := s.read(); err != nil {
-		return nil, errors.Join(fmt.Errorf("state file %s: %w", s.path, err), s.lock.Close())
+	if err := s.turn(ctx); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
+}
+
+// turn waits until nobody else reports, and reads the state.
+func (s *Session) turn(ctx context.Context) error {
+	if _, err := s.lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
+		return fmt.Errorf("lock of the state file %s: %w", s.path, err)
+	}
+	if err := s.read(); err != nil {
+		return fmt.Errorf("state file %s: %w", s.path, err)
+	}
+	return nil
 }
 
 // Close lets others report.
@@ -115,7 +130,7 @@ func defaultStateFile(opts Options) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case !info.IsDir() || runtime.GOOS != "windows" && info.Mode().Perm() != 0o700:
+	case !info.IsDir() || !ownersAlone(info):
 		return "", fmt.Errorf("%s must be a folder of this user alone (set TASKBRIDGE_STATE_FILE to another place)", dir)
 	}
 	sum := sha256.Sum256([]byte(strings.Join([]string{opts.URL, opts.TaskID, opts.Claim}, "\x00")))
@@ -126,7 +141,7 @@ func (s *Session) read() error {
 	content, err := os.ReadFile(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		s.state = state{TaskID: s.opts.TaskID, Claim: s.opts.Claim}
+		s.state, s.kept = state{TaskID: s.opts.TaskID, Claim: s.opts.Claim}, false
 		if s.state.Claim == "" {
 			s.state.Claim = rand.Text()
 		}
@@ -134,16 +149,27 @@ func (s *Session) read() error {
 	case err != nil:
 		return err
 	}
+	s.state = state{}
 	if err := json.Unmarshal(content, &s.state); err != nil {
-		return fmt.Errorf("is none: %w", err)
+		return fmt.Errorf("its content is no state: %w", err)
 	}
 	if s.state.TaskID != s.opts.TaskID || s.opts.Claim != "" && s.state.Claim != s.opts.Claim {
-		return errors.New("is of another task or claim")
+		return errors.New("it is of another task or claim")
 	}
+	s.kept = true
 	return nil
 }
 
-// write keeps the state before whatever follows from it is done.
+// keep writes the state before whatever follows from it is done. An end is
+// reported even if that fails, on a disk that is full for instance.
+func (s *Session) keep() error {
+	err := s.write()
+	if s.ending {
+		return nil
+	}
+	return err
+}
+
 func (s *Session) write() error {
 	content, err := json.Marshal(s.state)
 	if err != nil {
@@ -162,6 +188,7 @@ func (s *Session) write() error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
+	s.kept = true
 	return nil
 }
 
@@ -178,34 +205,49 @@ func (s *Session) credential() (string, error) {
 		}
 		s.fresh = strings.TrimSpace(string(content))
 	}
-	if s.fresh == "" {
+	switch {
+	case s.fresh == "":
 		return "", errors.New("the token is missing (TASKBRIDGE_TOKEN_FILE or TASKBRIDGE_TOKEN)")
+	case strings.ContainsFunc(s.fresh, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", errors.New("the token has characters that none has (TASKBRIDGE_TOKEN_FILE or TASKBRIDGE_TOKEN)")
 	}
 	return s.fresh, nil
 }
 
 // Start begins the attempt, or joins it.
 func (s *Session) Start(ctx context.Context) (workerapi.StartResponse, error) {
+	answer, err := s.begin(ctx)
+	if err != nil {
+		return answer, err
+	}
+	return answer, s.keep()
+}
+
+// begin is a start whose answer is not kept yet. Lost, it does no harm: the next
+// start is of the same claim.
+func (s *Session) begin(ctx context.Context) (workerapi.StartResponse, error) {
 	var answer workerapi.StartResponse
 	token, err := s.credential()
 	if err != nil {
 		return answer, err
 	}
 	// The claim first: a start whose answer is lost is repeated under it.
-	if err := s.write(); err != nil {
-		return answer, err
+	if !s.kept {
+		if err := s.keep(); err != nil {
+			return answer, err
+		}
 	}
 	request := workerapi.StartRequest{Claim: s.state.Claim, AttemptToken: s.state.Token}
 	if err := s.api.post(ctx, "start", token, request, &answer); err != nil {
 		return answer, err
 	}
-	return answer, s.note(answer.AttemptResponse)
+	s.note(answer.AttemptResponse)
+	return answer, nil
 }
 
-// note keeps what an answer says.
-func (s *Session) note(answer workerapi.AttemptResponse) error {
+// note takes what an answer says into the state.
+func (s *Session) note(answer workerapi.AttemptResponse) {
 	s.state.Token, s.state.Cancelled = answer.Token, answer.CancellationRequested
-	return s.write()
 }
 
 // attempt makes a call with the attempt's token, after a start where there is
@@ -219,7 +261,7 @@ func (s *Session) attempt(ctx context.Context, call func(token string) error) er
 	}
 	err := call(s.state.Token)
 	if errors.Is(err, errUnauthenticated) {
-		if _, err := s.Start(ctx); err != nil {
+		if _, err := s.begin(ctx); err != nil {
 			return err
 		}
 		return call(s.state.Token)
@@ -230,6 +272,10 @@ func (s *Session) attempt(ctx context.Context, call func(token string) error) er
 // Report records one report. The server recognises its repetitions, so that it
 // is recorded once; a report of a process that dies on the way may be lost.
 func (s *Session) Report(ctx context.Context, report workerapi.Report) error {
+	switch report.Type {
+	case workerapi.ReportComplete, workerapi.ReportFail, workerapi.ReportCancelled:
+		s.ending = true
+	}
 	if s.state.Token == "" {
 		if _, err := s.Start(ctx); err != nil {
 			return err
@@ -237,7 +283,7 @@ func (s *Session) Report(ctx context.Context, report workerapi.Report) error {
 	}
 	s.state.Ordinal++
 	// Used from now on: whatever becomes of this report, the next is another one.
-	if err := s.write(); err != nil {
+	if err := s.keep(); err != nil {
 		return err
 	}
 	request := workerapi.ReportsRequest{FirstOrdinal: s.state.Ordinal, Reports: []workerapi.Report{report}}
@@ -246,9 +292,11 @@ func (s *Session) Report(ctx context.Context, report workerapi.Report) error {
 	if err != nil {
 		return err
 	}
-	if err := s.note(answer); err != nil {
-		return err
-	}
+	s.note(answer)
+	// It is recorded, and after an error it would be reported once more. What may
+	// not be kept here is a newer token and that there was a cancellation: the next
+	// report finds both out.
+	_ = s.write()
 	for _, refusal := range answer.Refused {
 		return fmt.Errorf("%w: %s: %s", ErrRefused, refusal.Code, refusal.Message)
 	}
@@ -256,15 +304,39 @@ func (s *Session) Report(ctx context.Context, report workerapi.Report) error {
 }
 
 // Check asks for the state of the attempt, waiting for a cancellation for as long
-// as wait says.
+// as wait says. Others may report meanwhile.
 func (s *Session) Check(ctx context.Context, wait time.Duration) (workerapi.AttemptResponse, error) {
 	var answer workerapi.AttemptResponse
 	path := "attempt?waitTimeoutMs=" + strconv.FormatInt(min(wait, workerapi.MaxWait).Milliseconds(), 10)
-	err := s.attempt(ctx, func(token string) error { return s.api.get(ctx, path, token, &answer) })
-	if err != nil {
+	var mine bool
+	err := s.attempt(ctx, func(token string) (err error) {
+		mine, err = s.aside(ctx, func() error { return s.api.get(ctx, path, token, &answer) })
+		return err
+	})
+	if err != nil || !mine {
+		s.state.Cancelled = answer.CancellationRequested
 		return answer, err
 	}
-	return answer, s.note(answer)
+	s.note(answer)
+	return answer, s.write()
+}
+
+// aside makes a call while others have their turn, and reads what they have left.
+// mine: the state is still that of the start before. The turn is not taken again
+// after an error that ends the session.
+func (s *Session) aside(ctx context.Context, call func() error) (mine bool, err error) {
+	if err := s.lock.Unlock(); err != nil {
+		return false, err
+	}
+	err = call()
+	if err != nil && !errors.Is(err, errUnauthenticated) {
+		return false, err
+	}
+	claim := s.state.Claim
+	if err := s.turn(ctx); err != nil {
+		return false, err
+	}
+	return s.state.Claim == claim && s.state.Token != "", err
 }
 
 // Input returns the task's input.
