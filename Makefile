@@ -12,7 +12,7 @@ GO ?= go
 # Every module, those first on which others build. release/rules checks that none
 # is missing. release is no part of the workspace: it alone needs its library.
 MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
-	examples/embedding examples/checksums examples/asynq-worker
+	examples/embedding examples/checksums examples/asynq-worker examples/remote-worker
 ALL_MODULES := $(MODULES) release
 
 # Where the working copy belongs to somebody else (a container, say), git answers
@@ -26,6 +26,10 @@ GOVERSION := $(shell $(GO) env GOVERSION)
 TOOLS := $(CURDIR)/.cache/bin
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)-$(GOVERSION)
 GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)-$(GOVERSION)
+
+# A Temporal server for tests, named after what it is built from.
+DEVSERVER := adapters/temporal/devserver
+TEMPORAL_DEVSERVER := $(TOOLS)/temporal-devserver-$(shell cat $(DEVSERVER)/go.* $(DEVSERVER)/*.go | cksum | cut -d' ' -f1)-$(GOVERSION)
 
 # More flags for go test, as in: make test-core TESTFLAGS="-run Cancel -v"
 TESTFLAGS ?=
@@ -90,7 +94,8 @@ test-asynq: $(GOTESTSUM) cc redis ## the asynq adapter, on a real Redis
 	$(call test_module,adapters/asynq)
 
 .PHONY: test-temporal
-test-temporal: $(GOTESTSUM) cc ## the Temporal adapter (not there yet)
+test-temporal: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
+test-temporal: $(GOTESTSUM) cc temporal-devserver ## the Temporal adapter, on a real Temporal server
 	$(call test_module,adapters/temporal)
 
 .PHONY: test-k8sjob
@@ -106,6 +111,7 @@ test-examples: $(GOTESTSUM) cc redis ## the example programs
 	$(call test_module,examples/embedding)
 	$(call test_module,examples/checksums)
 	$(call test_module,examples/asynq-worker)
+	$(call test_module,examples/remote-worker)
 
 .PHONY: test-rehearsal
 test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others get them
@@ -175,6 +181,14 @@ tidy: ## tidy every go.mod
 .PHONY: cc
 cc:
 	@CC="$$($(GO) env CC)" .ci/need-cc
+
+.PHONY: temporal-devserver
+temporal-devserver: $(TEMPORAL_DEVSERVER)
+
+$(TEMPORAL_DEVSERVER):
+	$(call say,building a Temporal server for the tests: once and for five to ten minutes)
+	@mkdir -p $(TOOLS)
+	@cd $(DEVSERVER) && $(TESTENV) GOWORK=off nice $(GO) build -gcflags=all=-dwarf=false -ldflags='-s -w' -o $@.tmp . && mv $@.tmp $@
 
 .PHONY: redis
 redis:

@@ -6,6 +6,7 @@ require (
 	github.com/taskbridge/taskbridge/core v0.0.0
 	go.temporal.io/api v1.63.5
 	go.temporal.io/sdk v1.50.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (

@@ -45,19 +45,10 @@ type PluginOptions struct {
 // it such a history does not replay. Workflows that began before the plugin was
 // there go on without it.
 func NewPlugin(opts PluginOptions) (*temporal.SimplePlugin, error) {
-	if opts.Patience < 0 {
-		return nil, errors.New("temporal: PluginOptions.Patience must not be negative")
+	p, err := newPlugin(opts)
+	if err != nil {
+		return nil, err
 	}
-	opts.Prefix = cmp.Or(opts.Prefix, defaultPrefix)
-	opts.Patience = cmp.Or(opts.Patience, 5*time.Minute)
-	opts.DataConverter = converterOrDefault(opts.DataConverter)
-	if opts.Clock == nil {
-		opts.Clock = taskbridge.SystemClock{}
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	p := &plugin{PluginOptions: opts, recorder: &recorder{lifecycle: opts.Lifecycle, logger: opts.Logger}}
 	made, err := temporal.NewSimplePlugin(temporal.SimplePluginOptions{
 		Name:               "taskbridge",
 		WorkerInterceptors: []interceptor.WorkerInterceptor{p},
@@ -76,6 +67,22 @@ func NewPlugin(opts PluginOptions) (*temporal.SimplePlugin, error) {
 		return nil, fmt.Errorf("temporal: make the plugin: %w", err)
 	}
 	return made, nil
+}
+
+func newPlugin(opts PluginOptions) (*plugin, error) {
+	if opts.Patience < 0 {
+		return nil, errors.New("temporal: PluginOptions.Patience must not be negative")
+	}
+	opts.Prefix = cmp.Or(opts.Prefix, defaultPrefix)
+	opts.Patience = cmp.Or(opts.Patience, 5*time.Minute)
+	opts.DataConverter = converterOrDefault(opts.DataConverter)
+	if opts.Clock == nil {
+		opts.Clock = taskbridge.SystemClock{}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &plugin{PluginOptions: opts, recorder: &recorder{lifecycle: opts.Lifecycle}}, nil
 }
 
 // plugin intercepts what runs on a worker.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -39,7 +38,6 @@ type verdict struct {
 // that nothing is held for workflows that sleep.
 type recorder struct {
 	lifecycle taskbridge.TaskLifecycle
-	logger    *slog.Logger
 }
 
 // RecordTaskEvent is the activity, local or not. An error means: try again.

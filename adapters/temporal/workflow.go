@@ -1,6 +1,7 @@
 package temporaladapter
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"hash/fnv"
@@ -77,7 +78,9 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 	if workflow.GetVersion(ctx, changeID, workflow.DefaultVersion, changeVersion) == workflow.DefaultVersion {
 		return w.Next.ExecuteWorkflow(ctx, in)
 	}
-	t.Claim = info.FirstRunID // lasts through continue-as-new, retry and reset
+	// The first run's id lasts through continue-as-new, retry and reset. Only the
+	// SDK's test environment has none.
+	t.Claim = cmp.Or(info.FirstRunID, info.WorkflowExecution.RunID)
 	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowProducer, actions: &actions{}}
 	started, err := task.record(ctx, taskEvent{}, 0)
 	if err != nil {
