@@ -39,7 +39,7 @@ func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task
 		return fmt.Errorf("asynq: cancel: take the task out of its queue: %w", errors.Join(err, again))
 	}
 	message := "it was taken out of its queue before it ran"
-	if info.State == asynq.TaskStateRetry {
+	if task.Attempt > 0 || info.State == asynq.TaskStateRetry {
 		message = "it was taken out of its queue between two attempts"
 	}
 	err = e.lifecycle.Settle(ctx, task.ID, taskbridge.Outcome{Status: taskbridge.StatusCancelled, Message: message})
