@@ -22,7 +22,7 @@ import (
 )
 
 // The commands under test, built once.
-var taskbridgeCommand, checksumsCommand, asynqWorkerCommand string
+var taskbridgeCommand, checksumsCommand, remoteWorkerCommand, asynqWorkerCommand string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "taskbridge-e2e-")
@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 // a race then shows in its exit status.
 func buildCommands(dir string) error {
 	taskbridgeCommand, checksumsCommand = filepath.Join(dir, "taskbridge"), filepath.Join(dir, "checksums")
+	remoteWorkerCommand = filepath.Join(dir, "remote-worker")
 	asynqWorkerCommand = filepath.Join(dir, "asynq-worker")
 	// go test keeps results for as long as nothing that the test was built from
 	// or has read changes: the import of the app above and this are the command.
@@ -60,6 +61,7 @@ func buildCommands(dir string) error {
 	}{
 		{"../cmd/taskbridge", server},
 		{"../../examples/checksums", []string{"build", "-o", checksumsCommand}},
+		{"../../examples/remote-worker", []string{"build", "-o", remoteWorkerCommand}},
 		{"../../examples/asynq-worker", []string{"build", "-o", asynqWorkerCommand}},
 	} {
 		command := exec.Command("go", append(build.args, ".")...)

@@ -1,143 +1,26 @@
 package e2e
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
-// pythonWorker is one run of examples/python-worker.
-type pythonWorker struct {
-	t       *testing.T
-	command *exec.Cmd
-	address string
-	log     *transcript
-	exited  chan struct{}
-}
-
-// launchPython starts the worker in the folder, on the address, and returns once
-// it listens. Its files are those of the folder "files".
-func launchPython(t *testing.T, dir, listen string) *pythonWorker {
+// openPythonBridge has the worker of examples/python-worker, which reads files of
+// the folder "files".
+func openPythonBridge(t *testing.T) *workerBridge {
 	t.Helper()
 	program, err := filepath.Abs("../../examples/python-worker/worker.py")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &pythonWorker{t: t, log: newTranscript(), exited: make(chan struct{})}
-	w.command = exec.Command("python3", "-B", program, "--listen", listen, "--secret-file", "secret", "--root", "files")
-	w.command.Dir = dir
-	w.command.Stderr = w.log
-	if err := w.command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = w.command.Wait()
-		close(w.exited)
-	}()
-	t.Cleanup(func() {
-		w.kill()
-		if t.Failed() {
-			t.Logf("log of the worker with pid %d:\n%s", w.command.Process.Pid, w.log)
-		}
-	})
-	const announcement = "listening on http://"
-	select {
-	case line := <-w.log.line(announcement):
-		_, rest, _ := strings.Cut(line, announcement)
-		w.address = strings.TrimSuffix(strings.TrimSpace(rest), "/tasks")
-	case <-w.exited:
-		t.Fatalf("the worker has ended:\n%s", w.log)
-	case <-time.After(patience):
-		t.Fatalf("the worker does not listen:\n%s", w.log)
-	}
-	return w
-}
-
-func (w *pythonWorker) kill() {
-	_ = w.command.Process.Kill() // it may have ended
-	<-w.exited
-}
-
-// pythonBridge is a folder with a worker and a server that hands tasks to it.
-type pythonBridge struct {
-	dir    string
-	worker *pythonWorker
-	server *server
-	client *client
-}
-
-func openPythonBridge(t *testing.T) *pythonBridge {
-	t.Helper()
-	b := &pythonBridge{dir: t.TempDir(), client: newClient(t)}
-	b.write(t, "secret", strings.Repeat("a shared secret ", 3)+"\n")
-	if err := os.Mkdir(filepath.Join(b.dir, "files"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	b.worker = launchPython(t, b.dir, "127.0.0.1:0")
-	// The example's own configuration, but for the port.
-	config, err := os.ReadFile("../../examples/python-worker/taskbridge.yaml")
-	if err != nil || !strings.Contains(string(config), "127.0.0.1:9000") {
-		t.Fatalf("%s, %v", config, err)
-	}
-	b.write(t, "taskbridge.yaml", strings.Replace(string(config), "127.0.0.1:9000", b.worker.address, 1))
-	b.server = launch(t, b.dir, "--config", "taskbridge.yaml", "--worker-token-lifetime", "2s")
-	return b
-}
-
-func (b *pythonBridge) write(t *testing.T, name, content string) {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (b *pythonBridge) create(t *testing.T, key, input string) string {
-	t.Helper()
-	task, err := b.client.create(b.server.url, key, "sha256", input)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return task.TaskID
-}
-
-// follow reads the stream to its end and calls each for its events.
-func (b *pythonBridge) follow(t *testing.T, task string, each func(event)) (events []event) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := b.client.follow(ctx, b.server.url, task, "", func(e event) {
-		events = append(events, e)
-		each(e)
-	}); err != nil {
-		t.Fatalf("%v after %d events\n%s", err, len(events), b.worker.log)
-	}
-	return events
-}
-
-// count counts the events whose type and payload have the text.
-func count(events []event, text string) (n int) {
-	for _, e := range events {
-		if strings.Contains(e.Type+" "+string(e.Payload), text) {
-			n++
-		}
-	}
-	return n
-}
-
-func (b *pythonBridge) end(t *testing.T) {
-	t.Helper()
-	if status := b.server.terminate(); status != 0 {
-		t.Errorf("exit status %d", status)
-	}
+	return openWorkerBridge(t, "python-worker", "sha256", "python3", "-B", program, "--root", "files")
 }
 
 func TestAWorkerInPythonDoesTasksAndFailsThem(t *testing.T) {
@@ -203,16 +86,7 @@ func TestAWorkerInPythonStopsForACancellation(t *testing.T) {
 	b := openPythonBridge(t)
 	b.write(t, "files/slow", strings.Repeat("x", 100_000))
 	task := b.create(t, "slow", `{"files":["slow"],"bytesPerSecond":100}`) // a thousand seconds
-	asked := false
-	events := b.follow(t, task, func(e event) {
-		if e.Type == "TASK_PROGRESS" && !asked {
-			asked = true
-			var answer created
-			if err := b.client.call(http.MethodPost, b.server.url+"/api/v1/tasks/"+task+"/cancel", `{"reason":"enough"}`, &answer, http.StatusAccepted); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	events := b.cancelInTheMiddle(t, task)
 	checkStream(t, task, events)
 	if last := events[len(events)-1]; last.Type != "TASK_CANCELLED" || !strings.Contains(string(last.Payload), `"reason":"enough"`) ||
 		!strings.Contains(string(last.Payload), "of 100000 bytes") {
@@ -226,14 +100,7 @@ func TestAWorkerInPythonThatIsKilledGoesOnWhenItIsStartedAgain(t *testing.T) {
 	const size = 40_000
 	b.write(t, "files/slow", strings.Repeat("x", size))
 	task := b.create(t, "slow", fmt.Sprintf(`{"files":["slow"],"bytesPerSecond":%d}`, size/4))
-	killed := false
-	events := b.follow(t, task, func(e event) {
-		if e.Type == "TASK_PROGRESS" && !killed {
-			killed = true
-			b.worker.kill()
-			b.worker = launchPython(t, b.dir, b.worker.address)
-		}
-	})
+	events := b.killInTheMiddle(t, task)
 	checkStream(t, task, events)
 	if count(events, "TASK_STARTED") != 1 || count(events, `"level":"warning"`) != 1 || count(events, "TASK_COMPLETED") != 1 {
 		t.Errorf("%s", rawOf(events))
