@@ -152,8 +152,8 @@ func (s *Store) open(ctx context.Context, opts Options) error {
 func (s *Store) Close() error { return s.closeFn() }
 
 func (s *Store) close() error {
-	s.closed.Store(true)
 	s.sending.Lock() // waits for the senders that saw the store open
+	s.closed.Store(true)
 	s.sending.Unlock()
 	// The readers go first: the connection that closes last moves the log into
 	// the database and removes it, and two that close at once each take the other

@@ -100,7 +100,9 @@ func (r Report) WriteTable(w io.Writer) error {
 		}
 	}
 	if r.Growth != nil {
-		text.WriteString("\n")
+		if len(r.Figures) > 0 {
+			text.WriteString("\n")
+		}
 		if err := r.Growth.write(&text); err != nil {
 			return err
 		}
