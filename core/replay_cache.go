@@ -3,6 +3,7 @@ package taskbridge
 import (
 	"container/list"
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -20,6 +21,10 @@ type replayCache struct {
 	pages  map[*tail]map[int64]*list.Element // of *cachedPage
 	recent list.List                         // the latest used first
 }
+
+// largePage is from how many bytes on a page that is still to grow is not read as
+// a whole again and again.
+const largePage = 8 * batchBytes
 
 // pageEvents is how many events make a page: page n has the sequence numbers
 // n*pageEvents+1 to (n+1)*pageEvents.
@@ -61,7 +66,12 @@ func (c *replayCache) after(ctx context.Context, t *tail, cursor Cursor, limit i
 	if cursor.Sequence > 0 && named != cursor {
 		return nil, nil
 	}
-	return upTo(page.frames[from:], limit), nil
+	frames := upTo(page.frames[from:], limit)
+	if 2*len(frames) < len(page.frames) {
+		// A reader who stands still is to hold no more than this of a large page.
+		frames = slices.Clone(frames)
+	}
+	return frames, nil
 }
 
 // upTo returns the first frames that make about limit bytes, at least one.
@@ -79,8 +89,8 @@ func (c *replayCache) page(ctx context.Context, t *tail, number int64) (*cachedP
 	c.mu.Lock()
 	if element, there := c.pages[t][number]; there {
 		c.recent.MoveToFront(element)
-		c.mu.Unlock()
 		page := element.Value.(*cachedPage)
+		c.mu.Unlock()
 		select {
 		case <-page.ready:
 			return page, page.err
@@ -110,11 +120,19 @@ func (c *replayCache) page(ctx context.Context, t *tail, number int64) (*cachedP
 	for _, frame := range page.frames {
 		size += frame.size()
 	}
-	if !whole || size > c.limit/4 {
+	kept := page
+	switch {
+	case size > c.limit/2, !whole && size > largePage:
+		// Too much to be kept, or to be read for each batch that is taken of it:
+		// readers go to the store, for as much as they take.
+		kept = &cachedPage{tail: t, number: number, ready: page.ready}
+		size = frameOverhead
+		element.Value = kept
+	case !whole:
 		c.remove(element)
 		return page, err
 	}
-	page.bytes = size
+	kept.bytes = size
 	c.bytes += size
 	for oldest := c.recent.Back(); c.bytes > c.limit && oldest != nil; {
 		element, oldest = oldest, oldest.Prev()

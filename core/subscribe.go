@@ -91,7 +91,7 @@ func (s *TaskSubscriptionService) Subscribe(ctx context.Context, principal Princ
 	if err != nil {
 		return nil, err
 	}
-	sub := &Subscription{service: s, tail: t, owner: row.Owner, cursor: request.After, page: replayPage}
+	sub := &Subscription{service: s, tail: t, owner: row.Owner, cursor: request.After, page: firstPage}
 	if err := sub.open(ctx, row, request.GapError); err != nil {
 		sub.Close()
 		return nil, err
@@ -206,7 +206,9 @@ type Subscription struct {
 }
 
 const (
-	// replayPage is how many events a subscriber that is behind reads at once.
+	// firstPage is how many events a subscriber whom the shared pages do not serve
+	// reads at once, replayPage how many as long as they are small.
+	firstPage  = 32
 	replayPage = 500
 	// batchBytes is about how much Next returns at once.
 	batchBytes = 128 << 10
@@ -334,8 +336,11 @@ func (s *Subscription) replay(ctx context.Context) ([]Frame, error) {
 	for _, e := range events {
 		size += len(e.Payload)
 	}
-	if size > 4*batchBytes {
-		s.page = max(16, s.page/4)
+	switch {
+	case size > 2*batchBytes:
+		s.page = max(4, s.page/4)
+	case size < batchBytes/2:
+		s.page = min(2*s.page, replayPage)
 	}
 	return encode(events), nil
 }

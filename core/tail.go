@@ -28,6 +28,7 @@ type tail struct {
 	// be handed out as they are.
 	frames  []Frame
 	bytes   int
+	cut     int    // how many have been cut off that the array of frames still holds
 	last    Cursor // the last event known to be there
 	ended   bool   // last is terminal
 	readAt  time.Time
@@ -144,6 +145,10 @@ func (t *tail) add(frames []Frame) {
 	for len(t.frames) > 0 && t.bytes > t.service.ringBytes {
 		t.bytes -= t.frames[0].size()
 		t.frames = t.frames[1:]
+		t.cut++
+	}
+	if t.cut > len(t.frames) {
+		t.frames, t.cut = slices.Clone(t.frames), 0
 	}
 	last := frames[len(frames)-1]
 	t.last, t.ended = last.cursor(), last.Terminal
@@ -258,15 +263,24 @@ func (t *tail) after(c Cursor, limit int) (position, error) {
 	return p, nil
 }
 
-// encode makes frames of events, all in one piece of memory.
+// encodePiece is how much memory frames share. Whoever holds one of them holds
+// that much.
+const encodePiece = 64 << 10
+
+// encode makes frames of events, in few pieces of memory.
 func encode(events []Event) []Frame {
-	size := 0
-	for _, e := range events {
-		size += 160 + len(e.TaskID) + len(e.Payload)
-	}
-	buf := make([]byte, 0, size)
+	var buf []byte
 	frames := make([]Frame, len(events))
 	for i, e := range events {
+		if need := envelopeSize(e); i == 0 || len(buf)+need > cap(buf) {
+			size := 0
+			for _, e := range events[i:] {
+				if size += envelopeSize(e); size >= encodePiece {
+					break
+				}
+			}
+			buf = make([]byte, 0, size)
+		}
 		start := len(buf)
 		buf = e.AppendEnvelope(buf)
 		frames[i] = Frame{
@@ -279,3 +293,6 @@ func encode(events []Event) []Frame {
 	}
 	return frames
 }
+
+// envelopeSize is about what an event takes encoded, not less as a rule.
+func envelopeSize(e Event) int { return 160 + len(e.TaskID) + len(e.Payload) }
