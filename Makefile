@@ -12,7 +12,8 @@ GO ?= go
 # Every module, those first on which others build. release/rules checks that none
 # is missing. release is no part of the workspace: it alone needs its library.
 MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
-	examples/embedding examples/checksums examples/asynq-worker examples/remote-worker
+	examples/embedding examples/checksums examples/asynq-worker examples/remote-worker \
+	examples/embedding-process
 ALL_MODULES := $(MODULES) release
 
 # Where the working copy belongs to somebody else (a container, say), git answers
@@ -109,6 +110,7 @@ test-server: $(GOTESTSUM) cc redis ## the server: HTTP, streams, the SQLite stor
 .PHONY: test-examples
 test-examples: $(GOTESTSUM) cc redis ## the example programs
 	$(call test_module,examples/embedding)
+	$(call test_module,examples/embedding-process)
 	$(call test_module,examples/checksums)
 	$(call test_module,examples/asynq-worker)
 	$(call test_module,examples/remote-worker)
