@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -226,6 +227,45 @@ func TestAStreamThatBringsSomethingNowAndThenIsKept(t *testing.T) {
 			t.Error(ways)
 		}
 	})
+}
+
+func TestStreamsThatEndWithoutAnythingNewDoNotSpin(t *testing.T) {
+	for name, bring := range map[string]func(b *bridge) string{
+		"a heartbeat":              func(*bridge) string { return beat },
+		"what has been read":       func(b *bridge) string { return frames(b.events[0]) },
+		"a heartbeat and a ping":   func(*bridge) string { return beat + ": ping\n\n" },
+		"what has been read twice": func(b *bridge) string { return frames(b.events[0], b.events[0]) },
+	} {
+		for how, end := range map[string]ending{"well": clean, "badly": cut} {
+			t.Run(name+", ends "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := newBridge(t, story(3, ordered)...)
+					b.fault = func(int, string) (string, ending) { return bring(b), end }
+					b.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+						poll := !strings.HasSuffix(r.URL.Path, "/stream")
+						if poll { // nothing new for as long as the test lasts
+							select {
+							case <-time.NewTimer(25 * time.Second).C:
+								page(w, []client.Event{}, taskbridge.StatusRunning)
+							case <-r.Context().Done():
+							}
+						}
+						return poll
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+					defer cancel()
+					for _, err := range connect(t, b).Follow(ctx, taskID, client.FollowOptions{After: b.events[0].ID}) {
+						if !errors.Is(err, context.DeadlineExceeded) {
+							t.Errorf("the loop got %v", err)
+						}
+					}
+					if n := len(b.seen()); n > 100 {
+						t.Errorf("%d requests in ten minutes", n)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestAGapIsToldByAPollToo(t *testing.T) {

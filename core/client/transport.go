@@ -69,8 +69,11 @@ func (f *follower) heldBack(err error) error {
 	return err
 }
 
-// read yields what comes.
+// read yields what comes. The stream has shown its worth with a new event, or by
+// lasting longer than the longest pause before another: one that ends behind a
+// heartbeat, or behind what was read before, is not opened again and again at once.
 func (f *follower) read(ctx context.Context, blocks *blockReader) (over bool, err error) {
+	opened := f.client.clock.Now()
 	for {
 		b, err := blocks.next()
 		switch {
@@ -87,11 +90,14 @@ func (f *follower) read(ctx context.Context, blocks *blockReader) (over bool, er
 		if err != nil {
 			return false, err
 		}
-		f.streamed()
-		if live {
-			continue
+		before := f.at.id
+		if !live {
+			over, err = f.take(ctx, e)
 		}
-		if over, err = f.take(ctx, e); over || err != nil {
+		if f.at.id != before || f.client.clock.Now().Sub(opened) > f.client.retry.MaxDelay {
+			f.streamed()
+		}
+		if over || err != nil {
 			return over, err
 		}
 	}
