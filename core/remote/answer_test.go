@@ -198,6 +198,18 @@ func TestAStartThatNoServerIsNeededToRefuse(t *testing.T) {
 			_, err := l.lifecycle.Start(l.ctx, c.id, c.claim)
 			l.refused("Start "+c.name, err, c.want)
 		}
+		for name, lifecycle := range map[string]*remote.Lifecycle{
+			"its claim":      l.lifecycle,
+			"its credential": l.another(remote.Options{Credential: func(context.Context) (string, error) { return "two\nlines", nil }}),
+		} {
+			claim := taskbridge.Claim{ID: "claim"}
+			if lifecycle == l.lifecycle {
+				claim.Token = "with a line's end\n"
+			}
+			if _, err := lifecycle.Start(l.ctx, id, claim); err == nil || !strings.Contains(err.Error(), "characters that no token has") || l.ctx.Err() != nil {
+				t.Errorf("Start with a token of %s that no header can have: %v", name, err)
+			}
+		}
 		l.refused("Notice", l.lifecycle.Notice(l.ctx, "a/b", debug("m")), taskbridge.ErrTaskNotFound)
 	})
 }
@@ -255,12 +267,13 @@ func TestOptionsThatCannotBeMeantAreRefused(t *testing.T) {
 		"no host":             {URL: "https:///path"},
 		"a query":             {URL: "https://server.test/?a=b"},
 		"a password":          {URL: "https://user:word@server.test"},
+		"a broken password":   {URL: "https://user:word%zz@server.test"},
 		"a control character": {URL: "https://server.test/\n"},
 		"a negative delay":    {URL: "https://server.test", BatchDelay: -1},
 		"a negative bound":    {URL: "https://server.test", MaxBufferedReports: -1},
 		"a negative pause":    {URL: "https://server.test", Retry: remote.Retry{First: -1}},
 	} {
-		if _, err := remote.NewLifecycle(opts); err == nil || !strings.HasPrefix(err.Error(), "remote: Options.") {
+		if _, err := remote.NewLifecycle(opts); err == nil || !strings.HasPrefix(err.Error(), "remote: Options.") || strings.Contains(err.Error(), "word") {
 			t.Errorf("%s: %v, want an error that names the option", name, err)
 		}
 	}

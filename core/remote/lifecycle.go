@@ -2,8 +2,10 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -95,17 +97,22 @@ func (l *Lifecycle) start(ctx context.Context, taskID string, claim taskbridge.C
 
 // credential is what a start of the claim is authorised by.
 func (l *Lifecycle) credential(ctx context.Context, claim taskbridge.Claim) (string, error) {
-	if claim.Token != "" || l.opts.Credential == nil {
-		return claim.Token, nil
+	token := claim.Token
+	if token == "" && l.opts.Credential != nil {
+		var err error
+		if token, err = l.opts.Credential(ctx); err != nil {
+			return "", &credentialError{err}
+		}
 	}
-	token, err := l.opts.Credential(ctx)
-	if err != nil {
-		return "", &credentialError{err}
+	// A header cannot have it, which would look like a broken connection. A line's
+	// end from a file is the usual way to come by one.
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", &credentialError{errors.New("it has characters that no token has")}
 	}
 	return token, nil
 }
 
-// credentialError: the host could not say what the credential is. A start fails
+// credentialError: there is no credential that can be sent. A start fails
 // with it; a run that goes on asks again.
 type credentialError struct{ err error }
 

@@ -99,8 +99,8 @@ func (o Options) withDefaults() (Options, error) {
 func checkURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil:
-		return fmt.Errorf("remote: Options.URL: %w", err)
+	case err != nil: // which would quote a password
+		return errors.New("remote: Options.URL is no address")
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return errors.New("remote: Options.URL must be http://host or https://host")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
