@@ -5,7 +5,8 @@
 //	latency     from the call that creates a task to the first line of its
 //	            handler, one task at a time, all idle, TaskCheckInterval 10 ms
 //	throughput  tasks a second from the first creation to the last end, handlers
-//	            that do nothing, 16 callers and 16 places
+//	            that do nothing, 16 callers and 16 places; and what this process
+//	            and Redis together use of the processors for one of them
 //
 // "local" has the worker in the server's process, "remote" over the worker API.
 // The stores are in memory: what a durable one costs is in the server's own
@@ -54,6 +55,7 @@ type figures struct {
 	P99Millis  float64 `json:"p99Millis"`
 	TasksASec  float64 `json:"tasksPerSecond"`
 	OfBareRate float64 `json:"ofBare"`
+	CPUMicros  float64 `json:"cpuMicrosPerTask"`
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {
@@ -84,14 +86,23 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			latencies[i] = append(latencies[i], sample)
 		}
 	}
-	rates := make([][]float64, len(made))
+	rates, used := make([][]float64, len(made)), make([]time.Duration, len(made))
 	for range o.rounds {
 		for i, c := range made {
+			before, err := cpuTime(redis.command.Process.Pid)
+			if err != nil {
+				return err
+			}
 			rate, err := throughput(ctx, c, o.tasks)
 			if err != nil {
 				return err
 			}
+			after, err := cpuTime(redis.command.Process.Pid)
+			if err != nil {
+				return err
+			}
 			rates[i] = append(rates[i], rate)
+			used[i] += after - before
 		}
 	}
 	bare := median(rates[0])
@@ -99,7 +110,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		rate := median(rates[i])
 		all = append(all, figures{
 			Name: c.name(), P50Millis: millis(percentile(latencies[i], 50)), P99Millis: millis(percentile(latencies[i], 99)),
-			TasksASec: rate, OfBareRate: rate / bare,
+			TasksASec: rate, OfBareRate: rate / bare, CPUMicros: float64(used[i].Microseconds()) / float64(o.rounds*o.tasks),
 		})
 	}
 	if err := show(out, o, all); err != nil {
@@ -118,13 +129,13 @@ func run(ctx context.Context, o options, out io.Writer) error {
 func show(out io.Writer, o options, all []figures) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\t\n", args...) } // Flush tells
-	line("%d CPUs, %d latencies, %d x %d tasks\tp50\tp99\ttasks/s\tof bare", runtime.GOMAXPROCS(0), o.samples, o.rounds, o.tasks)
+	line("%d CPUs, %d latencies, %d x %d tasks\tp50\tp99\ttasks/s\tof bare\tCPU a task", runtime.GOMAXPROCS(0), o.samples, o.rounds, o.tasks)
 	for _, f := range all {
-		line("%s\t%.1f ms\t%.1f ms\t%.0f\t%.2f", f.Name, f.P50Millis, f.P99Millis, f.TasksASec, f.OfBareRate)
+		line("%s\t%.1f ms\t%.1f ms\t%.0f\t%.2f\t%.0f µs", f.Name, f.P50Millis, f.P99Millis, f.TasksASec, f.OfBareRate, f.CPUMicros)
 	}
 	bare, local, remote := all[0], all[1], all[2]
-	line("aim\t\tbare + 5 ms\t\t0.40")
-	line("local\t\tbare %+.1f ms\t\t%.2f", local.P99Millis-bare.P99Millis, local.OfBareRate)
-	line("remote\t\tbare %+.1f ms\t\t%.2f", remote.P99Millis-bare.P99Millis, remote.OfBareRate)
+	line("aim\t\tbare + 5 ms\t\t0.40\t")
+	line("local\t\tbare %+.1f ms\t\t%.2f\t", local.P99Millis-bare.P99Millis, local.OfBareRate)
+	line("remote\t\tbare %+.1f ms\t\t%.2f\t", remote.P99Millis-bare.P99Millis, remote.OfBareRate)
 	return w.Flush()
 }
