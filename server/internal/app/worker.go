@@ -52,15 +52,22 @@ func ownKey(c *config.Config) ([]byte, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	// The folder belongs to this process, by the store's lock. Renamed into place:
-	// half a key would be none, and a lost one is replaced with no harm but to
-	// tasks that are open.
+	// The folder belongs to this process, by the store's lock. On the disk before it
+	// has its name: half a key would keep the server from starting again, while a
+	// lost one is replaced with no harm but to tasks that are open.
 	key := newKey()
-	temporary := path + ".tmp"
-	if err := os.WriteFile(temporary, []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
+	temporary, err := os.CreateTemp(c.Data, "worker.key.*") // which only this user can read
+	if err != nil {
 		return nil, err
 	}
-	return key, os.Rename(temporary, path)
+	_, err = temporary.WriteString(hex.EncodeToString(key) + "\n")
+	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(temporary.Name()))
+	}
+	return key, nil
 }
 
 func newKey() []byte {

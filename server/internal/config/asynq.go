@@ -60,7 +60,11 @@ func readAsynq(m mapping) (any, error) {
 	if err != nil {
 		return nil, m.errorf("passwordFile", "cannot be read: %w", err)
 	}
-	u.User = url.UserPassword(u.User.Username(), strings.TrimSpace(string(content)))
+	password := strings.TrimSpace(string(content))
+	if password == "" {
+		return nil, m.errorf("passwordFile", "names a file that is empty")
+	}
+	u.User = url.UserPassword(u.User.Username(), password)
 	a.URL = u.String()
 	return a, nil
 }

@@ -86,7 +86,9 @@ func readWebhook(m mapping) (any, error) {
 	case w.Secret != "" && w.SecretFile != "":
 		return nil, m.errorf("secretFile", "and secret must not both be set")
 	}
+	key := "secret"
 	if w.SecretFile != "" {
+		key = "secretFile"
 		content, err := os.ReadFile(w.SecretFile)
 		if err != nil {
 			return nil, m.errorf("secretFile", "cannot be read: %w", err)
@@ -97,7 +99,7 @@ func readWebhook(m mapping) (any, error) {
 		}
 	}
 	if w.Secret != "" && len(w.Secret) < 32 {
-		return nil, m.errorf("secret", "must have at least 32 bytes")
+		return nil, m.errorf(key, "must have at least 32 bytes")
 	}
 	return w, nil
 }

@@ -59,6 +59,9 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 		{"unknown setting", hook + "    retries: 5", "line 5: executors.x.retries is no setting here; there are kind, url, secret, secretFile"},
 		{"short secret", hook + "    secret: abc", "line 5: executors.x.secret must have at least 32 bytes"},
 		{"secret that is no text", hook + "    secret: 12345", "line 5: executors.x.secret must be text"},
+		{"secret that is a mapping", hook + "    secret: {a: secret@b}", "line 5: executors.x.secret must be text (quote it?)"},
+		{"kind that is a mapping", "executors:\n  x:\n    kind: {a: secret@b}", "line 3: executors.x.kind must be text that is not empty"},
+		{"short secret in a file", hook + "    secretFile: " + writeFile(t, "abc\n"), "line 5: executors.x.secretFile must have at least 32 bytes"},
 		{"missing file of the secret", hook + "    secretFile: /no/such/file", "line 5: executors.x.secretFile cannot be read"},
 		{"unknown executor", hook + "tasks:\n  a:\n    executor: y", `line 7: tasks.a.executor names "y", which is none of executors: [x]`},
 		{"executor and command", hook + "tasks:\n  a:\n    executor: x\n    command: c", "line 7: tasks.a.executor and command must not both be set"},
@@ -69,6 +72,7 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 		{"unused", hook, "line 2: executors.x is not used"},
 		{"queue without an address", "executors:\n  x:\n    kind: asynq", "line 3: executors.x.url must be set"},
 		{"queue of another kind", "executors:\n  x:\n    kind: asynq\n    url: http://a:secret@b", "line 4: executors.x.url must begin with redis://"},
+		{"queue whose password is missing", "executors:\n  x:\n    kind: asynq\n    url: redis://b\n    passwordFile: " + writeFile(t, "\n"), "line 5: executors.x.passwordFile names a file that is empty"},
 		{"queue with two passwords", "executors:\n  x:\n    kind: asynq\n    url: redis://:secret@b\n    passwordFile: c", "line 5: executors.x.passwordFile and a password in url"},
 		{"retries below none", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: -1", "line 5: tasks.a.maxRetry must be 0 or more"},
 		{"retries that are no number", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: many", "line 5: tasks.a.maxRetry must be a whole number"},
@@ -92,6 +96,7 @@ func TestWorkersKeysAreReadAndNeverShown(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"--worker-keys", "short"}, {"--worker-keys-file", "/no/such/file"}, {"--worker-keys-file", writeFile(t, "\n")},
+		{"--worker-keys-file", writeFile(t, key+"\nshort\n")},
 		{"--worker-url", "tasks.example"}, {"--worker-url", "https://tasks.example/path"}, {"--worker-token-lifetime", "1ms"},
 	} {
 		if _, err := Load(args, nil); err == nil || !strings.Contains(err.Error(), "(from "+args[0][:8]) || strings.Contains(err.Error(), "short\"") {

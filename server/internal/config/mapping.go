@@ -103,7 +103,7 @@ func (m mapping) text(key string) (string, error) {
 	}
 	s, ok := raw.(string)
 	if !ok || s == "" {
-		return "", m.errorf(key, "must be text that is not empty, not %v", raw)
+		return "", m.errorf(key, "must be text that is not empty")
 	}
 	return s, nil
 }
@@ -157,7 +157,7 @@ func decodeValue(node *yaml.Node, field reflect.Value) error {
 	case *string:
 		s, ok := raw.(string)
 		if !ok {
-			return fmt.Errorf("must be text, not %v (quote it?)", raw)
+			return errors.New("must be text (quote it?)") // and may be a secret
 		}
 		*into = s
 		return nil

@@ -47,23 +47,35 @@ func (c *Config) completeWorker() error {
 			return c.invalid("worker.url", errors.New("must be an http or https address of a host, without a path"))
 		}
 	}
+	if err := checkKeys(w.Keys); err != nil {
+		return c.invalid("worker.keys", err)
+	}
 	if w.KeysFile != "" {
 		content, err := os.ReadFile(w.KeysFile)
 		if err != nil {
 			return c.invalid("worker.keysFile", fmt.Errorf("cannot be read: %w", err))
 		}
+		var keys [][]byte
 		for line := range bytes.Lines(content) {
 			if line = bytes.TrimSpace(line); len(line) > 0 {
-				w.Keys = append(w.Keys, bytes.Clone(line))
+				keys = append(keys, bytes.Clone(line))
 			}
 		}
-		if len(w.Keys) == 0 {
+		if len(keys) == 0 {
 			return c.invalid("worker.keysFile", errors.New("names a file without a key"))
 		}
+		if err := checkKeys(keys); err != nil {
+			return c.invalid("worker.keysFile", err)
+		}
+		w.Keys = append(w.Keys, keys...)
 	}
-	for _, key := range w.Keys {
+	return nil
+}
+
+func checkKeys(keys [][]byte) error {
+	for _, key := range keys {
 		if len(key) < minWorkerKey {
-			return c.invalid("worker.keys", fmt.Errorf("must have keys of at least %d bytes", minWorkerKey))
+			return fmt.Errorf("must have keys of at least %d bytes", minWorkerKey)
 		}
 	}
 	return nil

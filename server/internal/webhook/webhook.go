@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -53,6 +54,7 @@ type Options struct {
 // for concurrent use.
 type Executor struct {
 	opts   Options
+	server string // of the URL; the rest may be a secret, and stays out of errors
 	client http.Client
 }
 
@@ -63,16 +65,17 @@ var (
 
 // New makes an executor.
 func New(opts Options) (*Executor, error) {
+	u, err := url.Parse(opts.URL)
 	switch {
-	case opts.URL == "":
-		return nil, errors.New("webhook: Options.URL must not be empty")
+	case err != nil || u.Host == "":
+		return nil, errors.New("webhook: Options.URL must be http://host or https://host, maybe with more behind it")
 	case opts.Tokens == nil || opts.WorkerURL == "":
 		return nil, errors.New("webhook: Options.Tokens and WorkerURL must be set")
 	}
 	if opts.Clock == nil {
 		opts.Clock = taskbridge.SystemClock{}
 	}
-	e := &Executor{opts: opts}
+	e := &Executor{opts: opts, server: u.Scheme + "://" + u.Host}
 	if opts.Client != nil {
 		e.client = *opts.Client
 	}
@@ -121,7 +124,7 @@ func (e *Executor) SubmitTask(ctx context.Context, task taskbridge.Task) error {
 	case status == http.StatusGone || status == http.StatusUnprocessableEntity:
 		return taskbridge.Reject(CodeRejected, reason, false)
 	case status < 200 || status > 299:
-		return fmt.Errorf("webhook: %s answered %d", e.opts.URL, status)
+		return fmt.Errorf("webhook: %s answered %d", e.server, status)
 	}
 	return nil
 }
@@ -132,7 +135,7 @@ func (e *Executor) SubmitTask(ctx context.Context, task taskbridge.Task) error {
 func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task, reason string) error {
 	status, _, err := e.post(ctx, task, "task.cancel", data{TaskID: task.ID, TaskType: task.Type, Reason: reason})
 	if err == nil && (status < 200 || status > 299) && status != http.StatusNotFound && status != http.StatusGone {
-		err = fmt.Errorf("webhook: %s answered %d", e.opts.URL, status)
+		err = fmt.Errorf("webhook: %s answered %d", e.server, status)
 	}
 	return err
 }
@@ -193,12 +196,15 @@ func (e *Executor) post(ctx context.Context, task taskbridge.Task, kind string, 
 	}
 	response, err := e.client.Do(r)
 	if err != nil {
-		return 0, "", fmt.Errorf("webhook: %w", err)
+		if quoting := new(url.Error); errors.As(err, &quoting) {
+			err = quoting.Err
+		}
+		return 0, "", fmt.Errorf("webhook: post to %s: %w", e.server, err)
 	}
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err = errors.Join(err, response.Body.Close()); err != nil {
-		return 0, "", fmt.Errorf("webhook: read of the answer: %w", err)
-	}
+	// The status is the answer. Text that does not come, or breaks off, changes
+	// nothing about it.
+	text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	_ = response.Body.Close()
 	return response.StatusCode, reason(response.StatusCode, text), nil
 }
 

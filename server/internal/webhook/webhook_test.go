@@ -143,6 +143,42 @@ func TestTheAnswerSaysWhatBecameOfTheSubmission(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatBreaksOffIsAnAnswer(t *testing.T) {
+	e := open(t, webhook.Options{URL: receive(t, func(w http.ResponseWriter, _ *http.Request, _ message) {
+		w.Header().Set("Content-Length", "1000")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler)
+	})})
+	if err := e.SubmitTask(t.Context(), taskbridge.Task{ID: "a"}); err != nil {
+		t.Errorf("submit: %v", err)
+	}
+	if err := e.RequestCancellation(t.Context(), taskbridge.Task{ID: "a"}, "why"); err != nil {
+		t.Errorf("cancel: %v", err)
+	}
+}
+
+// The way to an address may be what lets a sender in.
+func TestOfAnAddressOnlyTheServerIsInErrors(t *testing.T) {
+	const way = "/hooks/secret?key=secret"
+	refusing := receive(t, func(w http.ResponseWriter, _ *http.Request, _ message) { w.WriteHeader(http.StatusInternalServerError) })
+	for _, server := range []string{refusing, "http://127.0.0.1:1"} {
+		e := open(t, webhook.Options{URL: server + way})
+		for what, err := range map[string]error{
+			"submit": e.SubmitTask(t.Context(), taskbridge.Task{ID: "a"}),
+			"cancel": e.RequestCancellation(t.Context(), taskbridge.Task{ID: "a"}, "why"),
+		} {
+			if err == nil || !strings.Contains(err.Error(), server) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	if _, err := webhook.New(webhook.Options{URL: "http://me:secret%zz@host", Tokens: tokens{}, WorkerURL: "http://x"}); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("an address that is none: %v", err)
+	}
+}
+
 func TestATaskPastItsDeadlineHasFailed(t *testing.T) {
 	now := time.Now()
 	e := open(t, webhook.Options{URL: "http://127.0.0.1:1/", Deadlines: map[string]time.Duration{"short": time.Hour}})
