@@ -58,11 +58,15 @@ func begin(ctx workflow.Context, in Input) {
 	})
 }
 
-func register(w worker.Registry) {
+func registerWorkflows(w worker.WorkflowRegistry) {
 	for name, work := range works {
 		w.RegisterWorkflowWithOptions(work, workflow.RegisterOptions{Name: name})
 	}
 	w.RegisterWorkflowWithOptions(child, workflow.RegisterOptions{Name: "child"})
+}
+
+func register(w worker.Registry) {
+	registerWorkflows(w)
 	w.RegisterActivityWithOptions(panicking, activity.RegisterOptions{Name: "panicking"})
 	w.RegisterActivityWithOptions(stepping, activity.RegisterOptions{Name: "stepping"})
 	w.RegisterActivityWithOptions(talking, activity.RegisterOptions{Name: "talking"})
