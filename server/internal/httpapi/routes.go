@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -61,7 +62,22 @@ func (a *API) routes(worker http.Handler) http.Handler {
 			})
 		}
 	}
-	return e
+	return a.unread(e)
+}
+
+// unread bounds the time for a body that no handler reads: a request that is
+// refused, or of no route. The server waits for it before it answers, and by
+// itself would wait for ever. Whoever reads a body sets a limit of its own.
+func (a *API) unread(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != nil && r.Body != http.NoBody {
+			control := http.NewResponseController(w)
+			if supported(control.SetReadDeadline(time.Now().Add(a.opts.BodyTimeout))) != nil {
+				panic(http.ErrAbortHandler) // the connection has gone
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // pathParameter returns the decoded parameter, "" for one that does not decode.

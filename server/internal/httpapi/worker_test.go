@@ -68,3 +68,25 @@ func TestAWorkersBodyThatDoesNotComeHasItsConnectionCutAndIsNotAnswered(t *testi
 		}
 	}
 }
+
+func TestABodyThatNobodyReadsDoesNotHoldItsConnection(t *testing.T) {
+	f := serve(t, func(o *Options) {
+		o.BodyTimeout = 100 * time.Millisecond
+		o.Worker = func(<-chan struct{}) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }), nil
+		}
+	})
+	for target, status := range map[string]string{
+		"POST " + workerPath + "reports": "401",
+		"GET " + workerPath + "attempt":  "401",
+		"POST " + workerPath + "nothing": "404",
+		"PUT /api/v1/tasks":              "405",
+		"GET /health":                    "200",
+	} {
+		c := f.rawConn(0)
+		c.send("%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf", target)
+		if got, err := io.ReadAll(c.conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 "+status) {
+			t.Errorf("%s: %q, %v", target, got, err)
+		}
+	}
+}
