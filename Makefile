@@ -13,7 +13,7 @@ GO ?= go
 # is missing. release is no part of the workspace: it alone needs its library.
 MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
 	examples/embedding examples/checksums examples/asynq-worker examples/remote-worker \
-	examples/embedding-process
+	examples/embedding-process examples/temporal-worker
 ALL_MODULES := $(MODULES) release
 
 # Where the working copy belongs to somebody else (a container, say), git answers
@@ -52,6 +52,11 @@ run: ## run the server on 127.0.0.1:8080; more flags in ARGS
 .PHONY: build
 build: ## build bin/taskbridge
 	cd server && GOWORK=off $(GO) build -trimpath -o ../bin/taskbridge ./cmd/taskbridge
+
+.PHONY: dev-temporal
+dev-temporal: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
+dev-temporal: temporal-devserver ## a Temporal server, a TaskBridge server and an example worker, to try
+	@.ci/dev-temporal
 
 ##
 ## Tests
@@ -108,11 +113,13 @@ test-server: $(GOTESTSUM) cc redis ## the server: HTTP, streams, the SQLite stor
 	$(call test_module,server)
 
 .PHONY: test-examples
-test-examples: $(GOTESTSUM) cc redis ## the example programs
+test-examples: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
+test-examples: $(GOTESTSUM) cc redis temporal-devserver ## the example programs
 	$(call test_module,examples/embedding)
 	$(call test_module,examples/embedding-process)
 	$(call test_module,examples/checksums)
 	$(call test_module,examples/asynq-worker)
+	$(call test_module,examples/temporal-worker)
 	$(call test_module,examples/remote-worker)
 
 .PHONY: test-rehearsal
@@ -129,7 +136,8 @@ bench-asynq: redis ## the asynq adapter beside bare asynq; more flags in ARGS
 	@cd adapters/asynq && $(TESTENV) GOWORK=off $(GO) run ./internal/bench $(ARGS)
 
 .PHONY: soak
-soak: cc redis ## the long and random rest (build tag soak); SOAKTIME bounds each module
+soak: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
+soak: cc redis temporal-devserver ## the long and random rest (build tag soak); SOAKTIME bounds each module
 	@for module in $(MODULES); do \
 		printf '\n==> soak of %s\n' "$$module"; \
 		(cd $$module && $(TESTENV) GOWORK=off TASKBRIDGE_SOAK_TIME=$(SOAKTIME) \
