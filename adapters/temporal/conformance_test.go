@@ -17,6 +17,7 @@ import (
 )
 
 func TestTheExecutorConforms(t *testing.T) {
+	t.Parallel()
 	separate := func(*testing.T) taskbridge.Stores {
 		return taskbridge.Stores{Tasks: memory.NewTasks(), Events: memory.NewEvents()}
 	}

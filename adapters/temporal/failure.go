@@ -36,7 +36,7 @@ const (
 // an activity's or a child's error says where, which is no business of clients.
 func failureOf(err error) taskbridge.Failure {
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		switch typed := e.(type) { // the chain is walked here, not by errors.As
+		switch typed := e.(type) { //nolint:errorlint // the loop unwraps
 		case *temporal.ActivityError, *temporal.ChildWorkflowExecutionError, *temporal.WorkflowExecutionError:
 		case *temporal.ApplicationError:
 			if !generic(typed.Type()) {
@@ -65,7 +65,7 @@ func failureOf(err error) taskbridge.Failure {
 func unnamed(err error) taskbridge.Failure {
 	failure := taskbridge.Failure{Code: CodeFailed, Message: err.Error(), Retryable: true}
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		switch typed := e.(type) {
+		switch typed := e.(type) { //nolint:errorlint // the loop unwraps
 		case *temporal.ActivityError, *temporal.ChildWorkflowExecutionError, *temporal.WorkflowExecutionError:
 			continue
 		case *temporal.ApplicationError:

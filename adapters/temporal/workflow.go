@@ -91,7 +91,7 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 		return nil, temporal.NewCanceledError("TaskBridge: " + started.Refused)
 	}
 	result, err := w.Next.ExecuteWorkflow(workflow.WithValue(ctx, taskWorkflowKey{}, task), in)
-	if outcome, over := outcomeOf(ctx, info, result, err); over {
+	if outcome, over := outcomeOf(info, result, err); over {
 		recorded, failure := task.record(ctx, taskEvent{Outcome: &outcome}, w.plugin.Patience)
 		if failure != nil || recorded.Refused != "" {
 			workflow.GetLogger(ctx).Warn("end of task not recorded by its workflow", "taskId", t.TaskID, "refused", recorded.Refused, "error", failure)
@@ -102,7 +102,7 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 
 // outcomeOf is the end of a task that a run has, if it has one: not if the workflow
 // goes on in another run, nor if Temporal decides whether it does.
-func outcomeOf(ctx workflow.Context, info *workflow.Info, result any, err error) (outcome taskbridge.Outcome, over bool) {
+func outcomeOf(info *workflow.Info, result any, err error) (outcome taskbridge.Outcome, over bool) {
 	var cancelled *temporal.CanceledError
 	switch {
 	case workflow.IsContinueAsNewError(err), info.CronSchedule != "":

@@ -62,8 +62,6 @@ func run(port int, file, level string) error {
 		temporal.WithAuthorizer(authorization.NewNoopAuthorizer()),
 		temporal.WithDynamicConfigClient(dynamicconfig.StaticClient{
 			dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true,
-			"activity.enableStandalone":                                 true,
-			"history.enableChasm":                                       true,
 		}),
 	)
 	if err != nil {
