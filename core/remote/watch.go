@@ -10,6 +10,10 @@ import (
 const (
 	// watchWait is how long the server may hold back the answer to the watcher.
 	watchWait = 25 * time.Second
+	// watchDelay is how long a run lives before it is watched: one that is over
+	// sooner costs no request for that. What the server knew at the start came with
+	// its answer.
+	watchDelay = 100 * time.Millisecond
 	// watchPause is the least time between two answers that came early and told
 	// nothing new, the first time; it doubles up to watchWait.
 	watchPause = 250 * time.Millisecond
@@ -20,6 +24,9 @@ const (
 func (r *run) watch() {
 	pauses := backoff{lifecycle: r.lifecycle}
 	early := watchPause
+	if !r.lifecycle.wait(r.life, watchDelay) {
+		return
+	}
 	for {
 		asked, known := r.lifecycle.opts.Clock.Now(), r.cancelled()
 		token := r.currentToken()
