@@ -42,8 +42,8 @@ func bothWays(t *testing.T, opts fixtureOptions, test func(t *testing.T, f *fixt
 
 func TestAWorkflowThatCompletesCompletesItsTask(t *testing.T) {
 	bothWays(t, fixtureOptions{}, func(t *testing.T, f *fixture, _ bool) {
-		task := f.create("echo", `{"a":[1,"<雪>"]}`)
-		f.wantResult(task, `{"a":[1,"<雪>"]}`)
+		task := f.create("echo", `{"a":[1,"雪"]}`)
+		f.wantResult(task, `{"a":[1,"雪"]}`)
 		f.wantStream(task, "STARTED COMPLETED")
 	})
 }

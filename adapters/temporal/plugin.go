@@ -59,7 +59,7 @@ func NewPlugin(opts PluginOptions) (*temporal.SimplePlugin, error) {
 			if opts.Lifecycle == nil {
 				return errors.New("temporal: PluginOptions.Lifecycle must not be nil for a worker")
 			}
-			run.Registry.RegisterActivityWithOptions(p.recorder.RecordTaskEvent, activity.RegisterOptions{Name: recordActivity})
+			run.Registry.RegisterActivityWithOptions(p.recorder.RecordLater, activity.RegisterOptions{Name: recordActivity})
 			return nil
 		},
 	})

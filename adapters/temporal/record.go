@@ -40,7 +40,14 @@ type recorder struct {
 	lifecycle taskbridge.TaskLifecycle
 }
 
-// RecordTaskEvent is the activity, local or not. An error means: try again.
+// RecordLater is the activity with a name; see [recorder.RecordTaskEvent].
+func (r *recorder) RecordLater(ctx context.Context, event taskEvent) (verdict, error) {
+	return r.RecordTaskEvent(ctx, event)
+}
+
+// RecordTaskEvent is the local activity. Histories have its name, which is that of
+// the method since it is registered nowhere: a replayer cannot register it. An error
+// means: try again.
 func (r *recorder) RecordTaskEvent(ctx context.Context, event taskEvent) (verdict, error) {
 	run, err := r.lifecycle.Start(ctx, event.TaskID, taskbridge.Claim{ID: event.Claim, Producer: event.Producer, Token: event.Token})
 	if err != nil {

@@ -94,7 +94,7 @@ func newEnvironment(t *testing.T, lifecycle taskbridge.TaskLifecycle) *testsuite
 	taskID := taskbridge.NewTaskID("owner", "key")
 	env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: defaultPrefix + taskID, TaskQueue: "queue"})
 	must(t, env.SetMemoOnStart(map[string]any{tagKey: tag{Version: tagVersion, TaskID: taskID}}))
-	env.RegisterActivityWithOptions(p.recorder.RecordTaskEvent, activity.RegisterOptions{Name: recordActivity})
+	env.RegisterActivityWithOptions(p.recorder.RecordLater, activity.RegisterOptions{Name: recordActivity})
 	return env
 }
 
