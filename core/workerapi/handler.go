@@ -186,11 +186,8 @@ func (h *handler) reports(c *call) (any, error) {
 	}
 	answer := h.attemptOf(row, c.credential.grant)
 	for _, r := range refused {
-		code := CodeStreamFull
-		if errors.Is(r.Err, taskbridge.ErrTaskFinished) {
-			code = CodeTaskFinished
-		}
-		answer.Refused = append(answer.Refused, Refusal{Ordinal: r.Ordinal, Code: code, Message: r.Err.Error()})
+		p := problemOf(r.Err)
+		answer.Refused = append(answer.Refused, Refusal{Ordinal: r.Ordinal, Code: p.code, Message: p.message})
 	}
 	return answer, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -63,6 +64,13 @@ var sentinels = []struct {
 	{taskbridge.ErrPayloadTooLarge, http.StatusRequestEntityTooLarge, codePayloadTooLarge},
 }
 
+// messageOf is what a worker reads of an error: the sentinel and what is said
+// behind it. What a store puts before it is for the log.
+func messageOf(err, sentinel error) string {
+	text := err.Error()
+	return text[max(0, strings.Index(text, sentinel.Error())):]
+}
+
 // problemOf says how an error is answered. One that matches no sentinel comes
 // from a store that could not be used.
 func problemOf(err error) *problem {
@@ -78,15 +86,17 @@ func problemOf(err error) *problem {
 	p := &problem{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "this cannot be done at the moment"}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
-			p = &problem{status: s.status, code: s.code, message: err.Error()}
+			p = &problem{status: s.status, code: s.code, message: messageOf(err, s.err)}
 			break
 		}
 	}
 	p.details = map[string]any{}
 	switch {
 	case errors.As(err, &argument):
+		p.message = argument.Error()
 		p.details["field"], p.details["reason"] = argument.Field, argument.Reason
 	case errors.As(err, &size):
+		p.message = size.Error()
 		p.details["field"], p.details["bytes"], p.details["limit"] = size.Field, size.Bytes, size.Limit
 	}
 	if errors.As(err, &report) {

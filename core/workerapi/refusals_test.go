@@ -1,6 +1,7 @@
 package workerapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -267,6 +268,44 @@ func TestAFullStreamRefusesReportsOneByOneAndTheRestGoesOn(t *testing.T) {
 		t.Errorf("%q", stream)
 	}
 	l.post(id, "notices", hostKey, workerapi.NoticeRequest{Message: "m"}).problem(409, "STREAM_FULL")
+}
+
+// wordy is a store that says more about its errors than workers are to know.
+type wordy struct{ taskbridge.EventStore }
+
+func (s wordy) AppendEvent(ctx context.Context, event taskbridge.EventAppend) (taskbridge.AppendResult, error) {
+	result, err := s.EventStore.AppendEvent(ctx, event)
+	if event.Producer.Name == "odd" {
+		err = &taskbridge.ArgumentError{Field: "producer", Reason: "is odd"}
+	}
+	if err != nil {
+		err = fmt.Errorf("table of 192.0.2.1: %w: at most %d", err, event.MaxSequence)
+	}
+	return result, err
+}
+
+func TestWhatAStoreSaysOfItselfIsNotTold(t *testing.T) {
+	l := newLab(t, func(o *taskbridge.LifecycleOptions, _ *workerapi.Options) {
+		o.Limits.StreamEvents = 1
+		o.Stores.Events = wordy{o.Stores.Events}
+	})
+	id, attempt := l.running()
+	const want = "event stream is full: at most 1"
+	answer := decode[workerapi.AttemptResponse](l.report(id, attempt, 1, message("a")))
+	if len(answer.Refused) != 1 || answer.Refused[0].Code != workerapi.CodeStreamFull || answer.Refused[0].Message != want {
+		t.Errorf("%+v", answer.Refused)
+	}
+	notice := l.post(id, "notices", hostKey, workerapi.NoticeRequest{Message: "m"})
+	notice.problem(409, workerapi.CodeStreamFull)
+	if !strings.Contains(string(notice.body), `"message":"`+want+`"`) {
+		t.Errorf("%s", notice.body)
+	}
+	odd := decode[workerapi.StartResponse](l.post(id, "start", l.submission(id), workerapi.StartRequest{Claim: "claim", Producer: "odd"}))
+	refusal := l.report(id, bearer(odd.Token), 1, message("a"))
+	refusal.problem(422, "REQUEST_VALIDATION_ERROR")
+	if !strings.Contains(string(refusal.body), `"message":"producer is odd"`) {
+		t.Errorf("%s", refusal.body)
+	}
 }
 
 func suspend(id string) workerapi.Report {
