@@ -48,10 +48,10 @@ type executors struct {
 	runtimes map[string]taskbridge.TaskExecutor
 }
 
-func newExecutors(c *config.Config, lifecycle taskbridge.TaskLifecycle, instanceID string, worker workerServer, logger *slog.Logger) (*executors, error) {
+func newExecutors(c *config.Config, lifecycle taskbridge.TaskLifecycle, rows taskbridge.TaskRegistry, instanceID string, worker workerServer, logger *slog.Logger) (*executors, error) {
 	e := &executors{byType: make(map[string]taskbridge.TaskExecutor)}
 	var err error
-	if e.runtimes, err = newRuntimes(c, lifecycle, worker, logger); err != nil {
+	if e.runtimes, err = newRuntimes(c, lifecycle, rows, worker, logger); err != nil {
 		return nil, errors.Join(err, e.Close(context.Background()))
 	}
 	for taskType, route := range c.Routes {

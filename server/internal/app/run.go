@@ -124,7 +124,7 @@ func start(ctx context.Context, c *config.Config, bound net.Addr, logger *slog.L
 	if err != nil {
 		return nil, err
 	}
-	executors, err := newExecutors(c, lifecycle, instance.ID(), worker, logger)
+	executors, err := newExecutors(c, lifecycle, store, instance.ID(), worker, logger)
 	if err != nil {
 		return nil, err
 	}

@@ -22,21 +22,23 @@ type runtimeOptions struct {
 	tasks     map[string]any // settings by task type, of the executor's kind
 	config    *config.Config
 	lifecycle taskbridge.TaskLifecycle
+	rows      taskbridge.TaskRegistry
 	worker    workerServer
 	logger    *slog.Logger
 }
 
 // makeRuntime makes an executor of each kind.
 var makeRuntime = map[config.ExecutorKind]func(runtimeOptions) (taskbridge.TaskExecutor, error){
-	config.KindWebhook: newWebhook,
-	config.KindAsynq:   newAsynq,
+	config.KindWebhook:  newWebhook,
+	config.KindAsynq:    newAsynq,
+	config.KindTemporal: newTemporal,
 }
 
 // newRuntimes makes the runtimes of the configuration, by their names.
-func newRuntimes(c *config.Config, lifecycle taskbridge.TaskLifecycle, worker workerServer, logger *slog.Logger) (map[string]taskbridge.TaskExecutor, error) {
+func newRuntimes(c *config.Config, lifecycle taskbridge.TaskLifecycle, rows taskbridge.TaskRegistry, worker workerServer, logger *slog.Logger) (map[string]taskbridge.TaskExecutor, error) {
 	runtimes := make(map[string]taskbridge.TaskExecutor, len(c.Executors))
 	for _, name := range slices.Sorted(maps.Keys(c.Executors)) {
-		o := runtimeOptions{c.Executors[name], map[string]any{}, c, lifecycle, worker, logger.With("executor", name)}
+		o := runtimeOptions{c.Executors[name], map[string]any{}, c, lifecycle, rows, worker, logger.With("executor", name)}
 		for taskType, route := range c.Routes {
 			if route.Executor == name {
 				o.tasks[taskType] = route.Settings

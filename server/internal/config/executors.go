@@ -35,14 +35,15 @@ type kind struct {
 }
 
 var kinds = map[ExecutorKind]kind{
-	KindWebhook: {readWebhook, readWebhookTask},
-	KindAsynq:   {readAsynq, readAsynqTask},
+	KindWebhook:  {readWebhook, readWebhookTask},
+	KindAsynq:    {readAsynq, readAsynqTask},
+	KindTemporal: {readTemporal, readTemporalTask},
 }
 
 // Executor is a runtime that tasks are handed to.
 type Executor struct {
 	Kind ExecutorKind
-	// Settings is of the kind: *[Webhook], *[Asynq].
+	// Settings is of the kind: *[Webhook], *[Asynq], *[Temporal].
 	Settings any
 	// Line is where it stands in the file.
 	Line int
@@ -52,7 +53,7 @@ type Executor struct {
 type Route struct {
 	// Executor is the name of one of Config.Executors.
 	Executor string
-	// Settings is of the executor's kind: *[WebhookTask], *[AsynqTask].
+	// Settings is of the executor's kind: *[WebhookTask], *[AsynqTask], *[TemporalTask].
 	Settings any
 }
 

@@ -49,8 +49,8 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 	for _, test := range []struct{ name, file, want string }{
 		{"no mapping", "executors: [a]", "line 1: executors must be a mapping"},
 		{"no mapping inside", "executors:\n  x: a", "line 2: executors.x must be a mapping"},
-		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [asynq webhook]"},
-		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [asynq webhook], not "cron"`},
+		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [asynq temporal webhook]"},
+		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [asynq temporal webhook], not "cron"`},
 		{"name of the server's own", "executors:\n  process: {kind: webhook}", "line 2: executors.process must have another name"},
 		{"name that is no text", "executors:\n  5: {kind: webhook}", "line 2: executors must map names (text)"},
 		{"no address", "executors:\n  x:\n    kind: webhook", "line 3: executors.x.url must be set"},
@@ -76,6 +76,10 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 		{"queue with two passwords", "executors:\n  x:\n    kind: asynq\n    url: redis://:secret@b\n    passwordFile: c", "line 5: executors.x.passwordFile and a password in url"},
 		{"retries below none", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: -1", "line 5: tasks.a.maxRetry must be 0 or more"},
 		{"retries that are no number", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: many", "line 5: tasks.a.maxRetry must be a whole number"},
+		{"a frontend without an address", "executors:\n  x:\n    kind: temporal", "line 3: executors.x.address must be set"},
+		{"a frontend without a port", "executors:\n  x:\n    kind: temporal\n    address: a", `line 4: executors.x.address must be like "host:7233"`},
+		{"a certificate without its key", "executors:\n  x:\n    kind: temporal\n    address: a:1\n    certFile: c", "line 5: executors.x.certFile and keyFile belong together"},
+		{"attempts below one", "executors: {x: {kind: temporal, address: 'a:1'}}\ntasks:\n  a:\n    executor: x\n    maxAttempts: 0", "line 5: tasks.a.maxAttempts must be 1 or more"},
 		{"the demonstration's type", hook + "tasks:\n  demo: {executor: x}", "tasks.demo"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -114,5 +118,17 @@ func TestTheQueuesPasswordMayBeInAFile(t *testing.T) {
 	}
 	if got := c.Executors["x"].Settings.(*Asynq).URL; got != "redis://worker:p%40ss@a:6379/1" {
 		t.Errorf("the address is %q", got)
+	}
+}
+
+func TestATemporalKeyTurnsOnTLS(t *testing.T) {
+	c := load(t, []string{"--config", writeFile(t, "executors: {x: {kind: temporal, address: 'a:7233', namespace: n, apiKeyFile: "+writeFile(t, "key\n")+"}}\n"+
+		"tasks: {a: {executor: x, taskQueue: q, workflow: W, executionTimeout: 1h, maxAttempts: 3, terminateAfter: 1m}}")}, nil)
+	three := 3
+	if diff := cmp.Diff(&TemporalTask{TaskQueue: "q", Workflow: "W", ExecutionTimeout: time.Hour, MaxAttempts: &three, TerminateAfter: time.Minute}, c.Routes["a"].Settings); diff != "" {
+		t.Error(diff)
+	}
+	if got := c.Executors["x"].Settings.(*Temporal); !got.TLS || got.APIKey != "key" || got.Namespace != "n" {
+		t.Errorf("the settings are %+v", got)
 	}
 }
