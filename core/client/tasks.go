@@ -225,7 +225,12 @@ func (c *Client) List(ctx context.Context, filter ListFilter) iter.Seq2[Task, er
 					return
 				}
 			}
-			if page.NextCursor == "" || page.NextCursor == cursor {
+			switch {
+			case page.NextCursor == "":
+				return
+			case len(page.Tasks) == 0, page.NextCursor == cursor: // and so might it be for ever
+				err := unexpected(http.StatusOK, "a page of the list leads nowhere")
+				yield(Task{}, fmt.Errorf("list tasks: %w", err))
 				return
 			}
 			cursor = page.NextCursor

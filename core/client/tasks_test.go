@@ -142,6 +142,40 @@ func TestAListGoesOverAllPages(t *testing.T) {
 	})
 }
 
+func TestAListThatLeadsNowhereEnds(t *testing.T) {
+	task := map[string]any{"taskId": "t", "status": "RUNNING"}
+	for name, c := range map[string]struct {
+		tasks []map[string]any
+		next  func(cursor string) string
+		want  int
+	}{
+		"the same page again":        {[]map[string]any{task}, func(string) string { return "c" }, 2},
+		"empty pages with new names": {[]map[string]any{}, func(cursor string) string { return cursor + "c" }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					answer(w, http.StatusOK, map[string]any{"tasks": c.tasks, "nextCursor": c.next(r.URL.Query().Get("cursor"))})
+				})
+				tasks, errs := 0, 0
+				for _, err := range connect(t, handler).List(t.Context(), client.ListFilter{}) {
+					switch {
+					case err == nil:
+						tasks++
+					case errors.Is(err, client.ErrUnexpectedAnswer):
+						errs++
+					default:
+						t.Error(err)
+					}
+				}
+				if tasks != c.want || errs != 1 {
+					t.Errorf("%d tasks, %d errors", tasks, errs)
+				}
+			})
+		})
+	}
+}
+
 func TestAListEndsAfterItsFirstError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []http.HandlerFunc{list, refuse(403, "TASK_OWNERSHIP_ERROR", "")}}
