@@ -201,6 +201,7 @@ func TestAResetAfterTheEndStartsNothingThatAClientCanSee(t *testing.T) {
 		task := f.create("echo", `{"n":1}`)
 		before := f.wantEnd(task, "", false)
 		stream := f.types(task)
+		must(t, f.client.GetWorkflow(f.ctx, f.prefix+task.ID, "").Get(f.ctx, nil)) // Temporal closes it later
 		f.reset(task)
 		run := f.client.GetWorkflow(f.ctx, f.prefix+task.ID, "")
 		_ = run.Get(f.ctx, nil) // it may be refused, or run

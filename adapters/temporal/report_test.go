@@ -3,6 +3,8 @@
 package temporaladapter
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -98,5 +100,36 @@ func TestANamespaceThatForgetsTooSoonIsUnhealthy(t *testing.T) {
 	f := newFixture(t, fixtureOptions{change: func(o *Options) { o.Submission.Deadline = 10000 * time.Hour }})
 	if err := f.executor.CheckHealth(f.ctx); err == nil || !strings.Contains(err.Error(), "keeps what has closed") {
 		t.Errorf("the health is %v", err)
+	}
+}
+
+// forgetful hands tasks over and loses the answer, as a server does that crashes
+// between the two.
+type forgetful struct{ *Executor }
+
+func (e forgetful) SubmitTask(ctx context.Context, task taskbridge.Task) error {
+	return errors.Join(e.Executor.SubmitTask(ctx, task), errors.New("crashed"))
+}
+
+func TestAServerThatCrashesBetweenStartAndRecordStartsOneWorkflow(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{})
+	router, err := taskbridge.NewExecutorRouter(map[string]taskbridge.TaskExecutor{"echo": forgetful{f.executor}})
+	must(t, err)
+	crashing, err := taskbridge.New(taskbridge.Options{Stores: f.stores, Executors: router, Submission: quick})
+	must(t, err)
+	defer crashing.Subscription.Close()
+	created, err := crashing.Creation.CreateTask(f.ctx, owner, taskbridge.CreateTaskRequest{ClientRequestID: "crash", TaskType: "echo"})
+	must(t, err)
+	if state := f.row(created.Task).Submission.State; state == taskbridge.SubmissionRecorded {
+		t.Fatal("the submission is recorded, which this test is not about")
+	}
+	f.reconcile()
+	f.until("the submission is recorded", func() bool { return f.row(created.Task).Submission.State == taskbridge.SubmissionRecorded })
+	f.work()
+	f.wantResult(created.Task, "{}")
+	f.wantStream(created.Task, "STARTED COMPLETED")
+	if n := begunHere(created.Task.ID); n != 1 {
+		t.Errorf("the work was begun %d times", n)
 	}
 }

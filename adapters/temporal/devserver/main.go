@@ -8,10 +8,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -19,6 +21,9 @@ import (
 	"syscall"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
@@ -34,7 +39,7 @@ const loopback = "127.0.0.1"
 func main() {
 	port := flag.Int("port", 7233, "port of the frontend, on 127.0.0.1; 0: a free one")
 	file := flag.String("db", "", "the SQLite file; made if it is not there")
-	level := flag.String("log", "error", "level of the log")
+	level := flag.String("log", "fatal", "level of the log")
 	flag.Parse()
 	if *file == "" || flag.NArg() > 0 {
 		flag.Usage()
@@ -46,7 +51,8 @@ func main() {
 	}
 }
 
-// run serves until it is interrupted.
+// run serves until it is interrupted. Its one line on standard output is the address,
+// once it can be used.
 func run(port int, file, level string) error {
 	c, err := configuration(port, file)
 	if err != nil {
@@ -70,11 +76,34 @@ func run(port int, file, level string) error {
 	if err := server.Start(); err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
-	fmt.Println(c.PublicClient.HostPort)
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
-	<-stop
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := ready(ctx, c.PublicClient.HostPort); err == nil {
+		fmt.Println(c.PublicClient.HostPort)
+	}
+	<-ctx.Done()
 	return server.Stop()
+}
+
+// ready waits until workflows are taken.
+func ready(ctx context.Context, address string) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := client.DialContext(ctx, client.Options{HostPort: address, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+		if err == nil {
+			_, err = c.DescribeTaskQueue(ctx, "none", enumspb.TASK_QUEUE_TYPE_WORKFLOW)
+			c.Close()
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // prepare makes the schema of a new file, and the namespace "default".
