@@ -74,8 +74,15 @@ func readAsynqTask(m mapping) (any, error) {
 	if err := m.decode(t, "executor"); err != nil {
 		return nil, err
 	}
-	if t.MaxRetry != nil && *t.MaxRetry < 0 {
+	switch { // what the adapter would refuse without a line
+	case t.MaxRetry != nil && *t.MaxRetry < 0:
 		return nil, m.errorf("maxRetry", "must be 0 or more, not %d", *t.MaxRetry)
+	case t.Timeout%time.Second != 0:
+		return nil, m.errorf("timeout", "must be whole seconds, not %s", t.Timeout)
+	case t.Deadline != 0 && t.Deadline < time.Second:
+		return nil, m.errorf("deadline", "must be 1s or more, not %s", t.Deadline)
+	case m.values["queue"] != nil && strings.TrimSpace(t.Queue) == "":
+		return nil, m.errorf("queue", "must not be blank")
 	}
 	return t, nil
 }

@@ -80,6 +80,9 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 		{"a frontend without a port", "executors:\n  x:\n    kind: temporal\n    address: a", `line 4: executors.x.address must be like "host:7233"`},
 		{"a certificate without its key", "executors:\n  x:\n    kind: temporal\n    address: a:1\n    certFile: c", "line 5: executors.x.certFile and keyFile belong together"},
 		{"attempts below one", "executors: {x: {kind: temporal, address: 'a:1'}}\ntasks:\n  a:\n    executor: x\n    maxAttempts: 0", "line 5: tasks.a.maxAttempts must be 1 or more"},
+		{"an attempt of less than a second", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    timeout: 1500ms", "line 5: tasks.a.timeout must be whole seconds, not 1.5s"},
+		{"all attempts in less than a second", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    deadline: 5ms", "line 5: tasks.a.deadline must be 1s or more"},
+		{"queue without a name", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    queue: ' '", "line 5: tasks.a.queue must not be blank"},
 		{"the demonstration's type", hook + "tasks:\n  demo: {executor: x}", "tasks.demo"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
