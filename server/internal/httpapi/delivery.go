@@ -107,12 +107,9 @@ func (d *delivery) changed() {
 		return
 	}
 	at := d.api.opts.Clock.Now()
-	for d.now(at) {
-		if d.park(at) {
-			return
-		}
+	if !d.now(at) || !d.park(at) {
+		go d.run() // what else there is to do is nothing for this goroutine, a heartbeat say
 	}
-	go d.run()
 }
 
 // now writes what there is and reports whether that was all that is to be done.

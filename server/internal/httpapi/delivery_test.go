@@ -224,3 +224,137 @@ func TestADirectWriteTakesWhatTheSystemTakesAndNeverWaits(t *testing.T) {
 	must(t, pipe.Close())
 	must(t, other.Close())
 }
+
+// beatingOutlet has a heartbeat come due while an event is being written.
+type beatingOutlet struct {
+	d      *delivery
+	beaten chan struct{}
+}
+
+func (o *beatingOutlet) now([]taskbridge.Frame, time.Time) bool {
+	o.d.beat()
+	return true
+}
+
+func (o *beatingOutlet) end(context.Context, error) {}
+
+func (o *beatingOutlet) catchUp(_ context.Context, idle bool) error {
+	if idle {
+		o.beaten <- struct{}{}
+	}
+	return nil
+}
+
+func TestAHeartbeatThatComesDueWhileAnEventIsWrittenHoldsUpNobody(t *testing.T) {
+	f := serve(t)
+	task := f.create()
+	run := f.start(task)
+	sub, err := f.bridge.Subscription.Subscribe(t.Context(), localUser("local"), taskbridge.SubscribeRequest{TaskID: task})
+	must(t, err)
+	defer sub.Close()
+	for behind := true; behind; {
+		frames, err := sub.Next(t.Context(), 0)
+		must(t, err)
+		behind = len(frames) > 0
+	}
+	o := &beatingOutlet{beaten: make(chan struct{}, 1)}
+	o.d = &delivery{api: f.api, ctx: t.Context(), subscription: sub, stream: o, every: time.Hour}
+	sub.Watch(o.d.changed)
+	for range 3 {
+		f.progress(run, 1)
+		receive(t, o.beaten)
+	}
+}
+
+// talkative is a connection whose client pings whenever something is written, and
+// whose end waits.
+type talkative struct {
+	net.Conn
+	socket  *socketConn
+	written int
+	closing chan struct{}
+	closed  chan struct{}
+}
+
+func (c *talkative) Write(p []byte) (int, error) {
+	c.written++
+	if c.socket != nil {
+		if _, err := c.socket.Write([]byte{final | opPing + 1, 0}); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+func (c *talkative) Close() error {
+	close(c.closing)
+	<-c.closed
+	return c.Conn.Close()
+}
+
+// newTalkative returns one on a connection that nobody reads.
+func newTalkative(t *testing.T) (*talkative, *API) {
+	t.Helper()
+	conn, other := net.Pipe()
+	t.Cleanup(func() { must(t, other.Close()) })
+	a := &API{opts: Options{WriteTimeout: time.Minute}}
+	a.drained, a.drain = context.WithCancel(t.Context())
+	t.Cleanup(a.drain)
+	return &talkative{Conn: conn, closing: make(chan struct{}), closed: make(chan struct{})}, a
+}
+
+func TestAFloodOfPingsEndsBeforeTheStreamDoes(t *testing.T) {
+	conn, a := newTalkative(t)
+	conn.socket = newSocketConn(a, conn, nil)
+	must(t, conn.socket.send(appendText(nil, []byte("event"))))
+	if conn.written < 2 || conn.written > 2*maxRounds {
+		t.Errorf("%d writes", conn.written)
+	}
+	close(conn.closed)
+	must(t, conn.socket.Close())
+}
+
+func TestAConnectionThatWaitsToBeClosedHoldsUpNobodyWhoTellsOfEvents(t *testing.T) {
+	conn, a := newTalkative(t)
+	socket := newSocketConn(a, conn, nil)
+	ended := make(chan error, 1)
+	go func() { ended <- socket.Close() }()
+	<-conn.closing
+	told := make(chan bool, 1)
+	go func() { told <- socket.sendNow(appendText(nil, []byte("event"))) }()
+	if receive(t, told) {
+		t.Error("an event was written")
+	}
+	close(conn.closed)
+	must(t, receive(t, ended))
+}
+
+// lateOutlet is told of an event when it has just looked what there is.
+type lateOutlet struct {
+	d     *delivery
+	looks chan int
+	n     int
+}
+
+func (o *lateOutlet) now([]taskbridge.Frame, time.Time) bool { return true }
+
+func (o *lateOutlet) end(context.Context, error) {}
+
+func (o *lateOutlet) catchUp(context.Context, bool) error {
+	if o.n++; o.n < 4 {
+		o.d.changed()
+	}
+	o.looks <- o.n
+	return nil
+}
+
+func TestAStreamThatIsToldOfAnEventWhenItHasLookedLooksAgain(t *testing.T) {
+	o := &lateOutlet{looks: make(chan int, 10)}
+	o.d = &delivery{api: &API{opts: Options{Clock: taskbridge.SystemClock{}}}, ctx: t.Context(), stream: o}
+	o.d.wake()
+	for want := 1; want <= 4; want++ {
+		if got := receive(t, o.looks); got != want {
+			t.Errorf("look %d, want %d", got, want)
+		}
+	}
+}

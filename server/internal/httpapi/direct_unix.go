@@ -19,6 +19,9 @@ type directWriter struct {
 	write func(fd uintptr) bool // made once
 }
 
+// systemWrite is a variable so that tests can have a system that takes less.
+var systemWrite = syscall.Write
+
 // newDirectWriter returns nil for a connection that this cannot be done with: one
 // that is encrypted, say.
 func newDirectWriter(conn net.Conn) *directWriter {
@@ -54,7 +57,7 @@ func (w *directWriter) try(p []byte) (n int) {
 // the moment is no reason to wait here.
 func (w *directWriter) writeOnce(fd uintptr) bool {
 	for {
-		w.n, w.err = syscall.Write(int(fd), w.p)
+		w.n, w.err = systemWrite(int(fd), w.p)
 		if !errors.Is(w.err, syscall.EINTR) {
 			return true
 		}

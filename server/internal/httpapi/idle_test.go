@@ -49,7 +49,7 @@ func (l *memoryListener) Close() error {
 func (l *memoryListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // inBubble runs a test against the server. Its time-outs are those of a user's.
-func inBubble(t *testing.T, test func(*bubble)) {
+func inBubble(t *testing.T, test func(*bubble), adjust ...func(*Options)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.NewStore(memory.Options{})
@@ -61,9 +61,15 @@ func inBubble(t *testing.T, test func(*bubble)) {
 		must(t, err)
 		b.lifecycle, err = taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{Stores: stores})
 		must(t, err)
-		b.api, err = New(Options{Bridge: b.bridge, Authenticator: Anyone(localUser("local"))})
+		options := Options{Bridge: b.bridge, Authenticator: Anyone(localUser("local"))}
+		for _, change := range adjust {
+			change(&options)
+		}
+		b.api, err = New(options)
 		must(t, err)
-		server := &http.Server{Handler: b.api, ReadHeaderTimeout: time.Minute}
+		server := &http.Server{Handler: b.api, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
+		server.Protocols.SetHTTP1(true)
+		server.Protocols.SetUnencryptedHTTP2(true)
 		go func() { b.served <- server.Serve(b.listener) }()
 		test(b)
 		b.api.Drain()
@@ -95,8 +101,7 @@ func (b *bubble) task(completed bool) (id, last string) {
 
 // open returns a connection, and what is read from it.
 func (b *bubble) open() (net.Conn, *raw) {
-	client, server := net.Pipe()
-	b.listener.conns <- server
+	client := b.dial()
 	return client, &raw{b.T, nil, bufio.NewReader(client)}
 }
 

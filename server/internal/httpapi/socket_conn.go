@@ -25,6 +25,7 @@ type socketConn struct {
 	mu      sync.Mutex
 	free    sync.Cond // busy has become false
 	busy    bool      // somebody writes
+	waiting int       // how many wait for that
 	late    []byte    // control frames that came while busy
 	rest    []byte    // what is missing of the frame at which a write failed
 	broken  bool      // a write has failed
@@ -36,6 +37,9 @@ type socketConn struct {
 
 // maxLate bounds the answers to the pings of a client that does not read.
 const maxLate = 1 << 10
+
+// maxRounds is how often they are written after one write of events.
+const maxRounds = 8
 
 func newSocketConn(api *API, conn net.Conn, early []byte) *socketConn {
 	c := &socketConn{Conn: conn, api: api, direct: newDirectWriter(conn), early: early}
@@ -66,7 +70,7 @@ func (c *socketConn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	switch {
 	case c.parted || c.broken:
-	case c.busy:
+	case c.busy || c.waiting > 0: // a flood of pings must not keep events away
 		if len(c.late)+len(p) <= maxLate {
 			c.late = append(c.late, p...)
 		}
@@ -125,9 +129,11 @@ func (c *socketConn) flush() error {
 
 // own waits until nobody writes. The caller has the lock.
 func (c *socketConn) own() {
+	c.waiting++
 	for c.busy {
 		c.free.Wait()
 	}
+	c.waiting--
 	c.busy = true
 }
 
@@ -140,11 +146,14 @@ func (c *socketConn) release() {
 // that is still to go out.
 func (c *socketConn) Close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.busy && len(c.late) > 0 {
+	if (c.busy || c.waiting > 0) && len(c.late) > 0 {
+		defer c.mu.Unlock()
 		c.closing = true
 		return c.SetWriteDeadline(time.Now().Add(partingTime))
 	}
+	c.mu.Unlock()
+	// Not under the lock, which whoever tells of events takes: to say good-bye an
+	// encrypted connection waits for its client.
 	return c.Conn.Close()
 }
 
@@ -152,13 +161,15 @@ func (c *socketConn) Close() error {
 // releases the connection. The caller has the lock, which is given up for the
 // writes.
 func (c *socketConn) put(frames []byte, sent int) error {
-	defer c.release()
 	defer func() {
 		if c.closing {
+			c.mu.Unlock()
 			_ = c.Conn.Close() // it is given up either way
+			c.mu.Lock()
 		}
+		c.release()
 	}()
-	for len(frames) > 0 {
+	for rounds := 0; len(frames) > 0; rounds++ {
 		closing, n := c.closing, 0
 		c.mu.Unlock()
 		err := c.api.writeSoon(c.Conn)
@@ -175,6 +186,9 @@ func (c *socketConn) put(frames []byte, sent int) error {
 			return err
 		}
 		frames, sent, c.late = c.late, 0, nil
+		if rounds >= maxRounds && !c.closing {
+			break // a flood; not all pings have to be answered (RFC 6455, 5.5.3)
+		}
 	}
 	return c.SetWriteDeadline(time.Time{}) // one that has passed keeps sendNow from writing
 }

@@ -68,7 +68,11 @@ func (b *responseBody) write(p []byte) error {
 		}
 	}
 	// The errors of both steps count: a flush after a failed write may succeed.
-	return b.control.Flush()
+	if err := b.control.Flush(); err != nil {
+		return err
+	}
+	// HTTP/2 resets a stream whose deadline passes, be it idle.
+	return supported(b.control.SetWriteDeadline(time.Time{}))
 }
 
 func (b *responseBody) end() error { return nil }
@@ -136,7 +140,16 @@ func (b *chunkedBody) end() error {
 	return b.conn.Close()
 }
 
-func (b *chunkedBody) cut() { _ = b.conn.Close() } // it is given up either way
+func (b *chunkedBody) cut() { abort(b.conn) }
+
+// abort closes a connection without a word. One that is encrypted would wait for
+// its client first, to say good-bye: some seconds, if it does not read.
+func abort(conn net.Conn) {
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		_ = wrapped.NetConn().Close() // it is given up either way
+	}
+	_ = conn.Close()
+}
 
 // takeOver takes an HTTP/1.1 connection over and writes the head of a chunked
 // response. nil without an error: this one cannot be taken over.

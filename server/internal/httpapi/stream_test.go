@@ -471,31 +471,3 @@ func TestAReplayOfLargeEventsIsSentInPieces(t *testing.T) {
 		t.Errorf("%d events in a poll", n)
 	}
 }
-
-func TestAClientWithAThinLineGetsALargeAnswer(t *testing.T) {
-	f := serve(t, func(o *Options) { o.WriteTimeout = 400 * time.Millisecond })
-	task := f.create()
-	run := f.start(task)
-	for range 300 {
-		must(t, run.Message(context.Background(), taskbridge.Message{Text: strings.Repeat("x", 30<<10)}))
-	}
-	conn := f.dial()
-	must(t, conn.(*net.TCPConn).SetReadBuffer(256<<10))
-	started := time.Now()
-	_, err := fmt.Fprintf(conn, "GET /api/v1/tasks/%s/events?maxEvents=500 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", task)
-	must(t, err)
-	// A piece, a pause: the whole takes longer than one write may.
-	total, pace := int64(0), time.NewTicker(10*time.Millisecond)
-	defer pace.Stop()
-	for {
-		n, err := io.CopyN(io.Discard, conn, 64<<10)
-		if total += n; errors.Is(err, io.EOF) {
-			break
-		}
-		must(t, err)
-		<-pace.C
-	}
-	if took := time.Since(started); total < 9_000_000 || took < time.Second {
-		t.Errorf("%d bytes in %s", total, took)
-	}
-}

@@ -20,12 +20,21 @@ type recorder struct {
 	http.ResponseWriter
 	status int // 0: nothing yet
 	bytes  int64
+	before func() // called before anything is written; nil: nothing to do
+}
+
+func (r *recorder) begin() {
+	if before := r.before; before != nil {
+		r.before = nil
+		before()
+	}
 }
 
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 && status >= 200 {
 		r.status = status
 	}
+	r.begin()
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -33,6 +42,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	r.begin()
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err
@@ -67,8 +77,17 @@ func (a *API) trace(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	r, ended := a.opts.BeginRequest(r)
 	// For what is written without a deadline of its own: the connection may have
 	// one left from an earlier request.
-	if err := a.setWriteDeadline(w); err != nil {
-		a.logger.Debug("a connection has gone", "requestId", id, "error", err)
+	inTime := func() {
+		if err := a.setWriteDeadline(w); err != nil {
+			a.logger.Debug("a connection has gone", "requestId", id, "error", err)
+		}
+	}
+	if r.ProtoMajor < 2 {
+		inTime()
+	} else {
+		// There the deadline is the stream's own, and when it passes the stream is
+		// reset, whether somebody writes or a poll waits.
+		rec.before = inTime
 	}
 
 	defer func() {

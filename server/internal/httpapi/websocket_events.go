@@ -184,7 +184,8 @@ func (s *socketSession) end(ctx context.Context, err error) {
 		}
 		s.takeLeave(e)
 	}
-	_ = s.conn.CloseNow() // it is given up either way
+	abort(s.raw.Conn)
+	_ = s.conn.CloseNow() // it is closed
 	<-s.gone
 }
 

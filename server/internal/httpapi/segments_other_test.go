@@ -1,0 +1,7 @@
+//go:build !linux
+
+package httpapi
+
+import "syscall"
+
+func smallSegments(_, _ string, _ syscall.RawConn) error { return nil }
