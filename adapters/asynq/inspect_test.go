@@ -32,6 +32,33 @@ func TestATaskDeletedBehindOurBackFailsAndSaysSo(t *testing.T) {
 	f.wantStream(task, "FAILED")
 }
 
+func TestWhatIsSubmittedAfterRedisLostItsDataIsNotTakenForLost(t *testing.T) {
+	t.Parallel()
+	server, err := startRedis(t.TempDir()) // which writes nothing to disk
+	must(t, err)
+	t.Cleanup(func() { server.kill() })
+	connection := server.option()
+	f := newFixture(t, fixtureOptions{connection: &connection})
+	lost := f.create("work", `{}`)
+	server.kill()
+	must(t, server.start())
+	kept, unwanted := f.create("work", `{}`), f.create("work", `{}`)
+	for _, task := range []taskbridge.Task{kept, unwanted} {
+		if got := f.inspect(task).Knowledge; got != taskbridge.InspectionWaiting {
+			t.Errorf("the inspection says %v", got)
+		}
+	}
+	f.cancel(unwanted, "changed my mind")
+	f.wantCancelled(unwanted, "changed my mind")
+	if state := f.state(unwanted); state != "" {
+		t.Errorf("asynq still has the cancelled task: it is %s", state)
+	}
+	f.reconcile()
+	f.wantEnd(lost, CodeDeleted, true)
+	f.serve(f.worker(done))
+	f.wantEnd(kept, "", false)
+}
+
 func TestATaskDeletedBetweenTwoAttemptsFailsAndSaysSo(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{})
