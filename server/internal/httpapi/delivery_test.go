@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -357,4 +358,49 @@ func TestAStreamThatIsToldOfAnEventWhenItHasLookedLooksAgain(t *testing.T) {
 			t.Errorf("look %d, want %d", got, want)
 		}
 	}
+}
+
+func TestNothingIsWrittenIntoAFrameThatHasBeenBegun(t *testing.T) {
+	grudging.Store(true)
+	defer grudging.Store(false)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { must(t, listener.Close()) }()
+	client, err := new(net.Dialer).DialContext(t.Context(), "tcp", listener.Addr().String())
+	must(t, err)
+	conn, err := listener.Accept()
+	must(t, err)
+	_, a := newTalkative(t)
+	socket := newSocketConn(a, conn, nil)
+	const events = 500
+	r := &raw{t, nil, bufio.NewReader(client)}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for texts, pongs := 0, 0; texts < events || pongs < events; {
+			opcode, payload, err := r.frame()
+			switch {
+			case err != nil:
+				t.Error(err)
+				return
+			case opcode == opText && string(payload) == strings.Repeat("x", 3*texts):
+				texts++
+			case opcode == opPing+1 && len(payload) == 0:
+				pongs++
+			default:
+				t.Errorf("after event %d and pong %d: frame %x %.50q", texts, pongs, opcode, payload)
+				return
+			}
+		}
+	})
+	for i := range events {
+		done := socket.sendNow(appendText(nil, []byte(strings.Repeat("x", 3*i))))
+		_, err := socket.Write([]byte{final | opPing + 1, 0})
+		must(t, err)
+		if !done {
+			must(t, socket.flush())
+		}
+	}
+	reading.Wait()
+	must(t, socket.Close())
+	must(t, client.Close())
 }

@@ -29,7 +29,7 @@ type socketConn struct {
 	late    []byte    // control frames that came while busy
 	rest    []byte    // what is missing of the frame at which a write failed
 	broken  bool      // a write has failed
-	parted  bool      // our close frame is out
+	parted  bool      // our close frame is out, or in late
 	closing bool      // closed once late is out
 	unsent  []byte    // what sendNow could not write, whole frames
 	sent    int       // how much of it has been written
@@ -68,14 +68,16 @@ func (c *socketConn) Read(p []byte) (int, error) {
 func (c *socketConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	last := len(p) > 0 && p[0] == final|opClose
 	switch {
 	case c.parted || c.broken:
-	case c.busy || c.waiting > 0: // a flood of pings must not keep events away
-		if len(c.late)+len(p) <= maxLate {
+	case c.busy || c.waiting > 0 && !last: // a flood of pings must not keep events away
+		if len(c.late)+len(p) <= maxLate || last {
 			c.late = append(c.late, p...)
+			c.parted = last
 		}
 	default:
-		c.busy = true
+		c.busy, c.parted = true, last
 		if err := c.put(p, 0); err != nil {
 			return 0, err
 		}
@@ -120,7 +122,7 @@ func (c *socketConn) flush() error {
 	if sent == 0 {
 		c.own()
 	}
-	if c.broken || c.parted {
+	if c.broken || c.parted && sent == 0 {
 		c.release()
 		return net.ErrClosed
 	}
@@ -186,7 +188,7 @@ func (c *socketConn) put(frames []byte, sent int) error {
 			return err
 		}
 		frames, sent, c.late = c.late, 0, nil
-		if rounds >= maxRounds && !c.closing {
+		if rounds >= maxRounds && !c.parted {
 			break // a flood; not all pings have to be answered (RFC 6455, 5.5.3)
 		}
 	}

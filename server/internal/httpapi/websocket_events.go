@@ -174,6 +174,7 @@ func (s *socketSession) end(ctx context.Context, err error) {
 	defer s.closed()
 	defer s.cancel()
 	logger := s.api.logger.With("requestId", s.requestID, "taskId", s.taskID)
+	left := false
 	if e := s.ending(ctx, err); e == nil {
 		logger.Debug("a WebSocket's client has gone", "error", err)
 	} else {
@@ -182,23 +183,29 @@ func (s *socketSession) end(ctx context.Context, err error) {
 		} else {
 			logger.Debug("a WebSocket was closed", "code", int(e.code), "reason", e.reason)
 		}
-		s.takeLeave(e)
+		left = s.takeLeave(e)
 	}
-	abort(s.raw.Conn)
-	_ = s.conn.CloseNow() // it is closed
+	if !left {
+		abort(s.raw.Conn)
+	}
+	_ = s.conn.CloseNow()  // it is given up either way
+	_ = s.raw.Conn.Close() // the library may have left that to a write
 	<-s.gone
 }
 
 // takeLeave sends the close frame and waits for the client's, but not for long.
-func (s *socketSession) takeLeave(e *ending) {
+// It reports whether that has come, or the connection's end.
+func (s *socketSession) takeLeave(e *ending) bool {
 	if s.raw.part(e.code, e.reason) != nil {
-		return // nothing can be done for a client that does not even read this
+		return false // nothing can be done for a client that does not even read this
 	}
 	timer := time.NewTimer(partingTime)
 	defer timer.Stop()
 	select {
 	case <-s.gone:
+		return true
 	case <-timer.C:
+		return false
 	}
 }
 
