@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -28,15 +27,16 @@ func main() {
 	queue := flag.String("queue", "default", "asynq's queue")
 	effects := flag.String("effects", "", "the file that gets a line for each attempt that has finished: the task's id and the attempt")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *redis, *server, *queue, *effects); err != nil {
-		log.Fatal(err)
+	if err := run(*redis, *server, *queue, *effects); err != nil {
+		slog.Error("worker ends", "error", err)
+		os.Exit(1)
 	}
 }
 
-// run works until ctx ends.
-func run(ctx context.Context, redis, serverURL, queue, effects string) error {
+// run works until SIGTERM.
+func run(redis, serverURL, queue, effects string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	connection, err := asynq.ParseRedisURI(redis)
 	if err != nil {
 		return err

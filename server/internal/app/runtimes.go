@@ -1,16 +1,12 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
-	"github.com/hibiken/asynq"
-
-	asynqadapter "github.com/taskbridge/taskbridge/adapters/asynq"
 	taskbridge "github.com/taskbridge/taskbridge/core"
 	"github.com/taskbridge/taskbridge/server/internal/config"
 	"github.com/taskbridge/taskbridge/server/internal/webhook"
@@ -61,27 +57,5 @@ func newWebhook(o runtimeOptions) (taskbridge.TaskExecutor, error) {
 	}
 	return webhook.New(webhook.Options{
 		URL: settings.URL, Secret: []byte(settings.Secret), Tokens: o.worker.tokens, WorkerURL: o.worker.url, Deadlines: deadlines,
-	})
-}
-
-func newAsynq(o runtimeOptions) (taskbridge.TaskExecutor, error) {
-	redis, err := asynq.ParseRedisURI(o.executor.Settings.(*config.Asynq).URL)
-	if err != nil {
-		return nil, errors.New("url is no address of Redis that asynq takes") // the error may quote a password
-	}
-	types := make(map[string]asynqadapter.TypeOptions, len(o.tasks))
-	for taskType, settings := range o.tasks {
-		task := settings.(*config.AsynqTask)
-		options := asynqadapter.TypeOptions{Queue: task.Queue, Timeout: task.Timeout, Deadline: task.Deadline, Retention: task.Retention}
-		if task.MaxRetry != nil {
-			if options.MaxRetry = *task.MaxRetry; options.MaxRetry == 0 {
-				options.MaxRetry = asynqadapter.NoRetry
-			}
-		}
-		types[taskType] = options
-	}
-	return asynqadapter.New(asynqadapter.Options{
-		Redis: redis, Lifecycle: o.lifecycle, Types: types, WorkerURL: o.worker.url, Tokens: o.worker.tokens,
-		Submission: o.config.Submission, Logger: o.logger,
 	})
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/url"
 	"os"
 	"strings"
@@ -13,10 +14,13 @@ const KindAsynq ExecutorKind = "asynq"
 // Asynq is a Redis in which asynq has its queues.
 type Asynq struct {
 	// URL is Redis's, as asynq takes it: redis://, rediss://, redis-socket:// or
-	// redis-sentinel://.
+	// redis-sentinel://. The user and the password in the last are Sentinel's.
 	URL string `yaml:"url"`
-	// PasswordFile has the password that the URL leaves out.
+	// PasswordFile has Redis's password, which is then no part of the URL.
 	PasswordFile string `yaml:"passwordFile"`
+	// Password is what the file has, for a URL that names Sentinel; that of any
+	// other is put into the URL.
+	Password string `yaml:"-"`
 }
 
 // AsynqTask is a task type whose work asynq's workers do. Zero fields mean the
@@ -31,6 +35,8 @@ type AsynqTask struct {
 	MaxRetry *int `yaml:"maxRetry"`
 	// Retention is for how long asynq remembers the ids of tasks that are done.
 	Retention time.Duration `yaml:"retention"`
+	// Line is where it stands in the file, or the retention if it has one.
+	Line int `yaml:"-"`
 }
 
 func readAsynq(m mapping) (any, error) {
@@ -50,10 +56,19 @@ func readAsynq(m mapping) (any, error) {
 	default:
 		return nil, m.errorf("url", "must begin with redis://, rediss://, redis-socket:// or redis-sentinel://")
 	}
+	sentinel := u.Scheme == "redis-sentinel"
+	switch {
+	case u.Scheme == "redis-socket" && u.Path == "":
+		return nil, m.errorf("url", "must have the path of a socket")
+	case u.Scheme != "redis-socket" && u.Hostname() == "":
+		return nil, m.errorf("url", "must name a host")
+	case sentinel && u.Query().Get("master") == "":
+		return nil, m.errorf("url", `must name the master, as in "redis-sentinel://host:26379?master=name"`)
+	}
 	if a.PasswordFile == "" {
 		return a, nil
 	}
-	if _, given := u.User.Password(); given {
+	if _, given := u.User.Password(); given && !sentinel {
 		return nil, m.errorf("passwordFile", "and a password in url must not both be set")
 	}
 	content, err := os.ReadFile(a.PasswordFile)
@@ -64,13 +79,17 @@ func readAsynq(m mapping) (any, error) {
 	if password == "" {
 		return nil, m.errorf("passwordFile", "names a file that is empty")
 	}
+	if sentinel {
+		a.Password = password
+		return a, nil
+	}
 	u.User = url.UserPassword(u.User.Username(), password)
 	a.URL = u.String()
 	return a, nil
 }
 
 func readAsynqTask(m mapping) (any, error) {
-	t := new(AsynqTask)
+	t := &AsynqTask{Line: cmp.Or(m.lines["retention"], m.line)}
 	if err := m.decode(t, "executor"); err != nil {
 		return nil, err
 	}

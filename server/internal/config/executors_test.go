@@ -74,6 +74,9 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 		{"queue of another kind", "executors:\n  x:\n    kind: asynq\n    url: http://a:secret@b", "line 4: executors.x.url must begin with redis://"},
 		{"queue whose password is missing", "executors:\n  x:\n    kind: asynq\n    url: redis://b\n    passwordFile: " + writeFile(t, "\n"), "line 5: executors.x.passwordFile names a file that is empty"},
 		{"queue with two passwords", "executors:\n  x:\n    kind: asynq\n    url: redis://:secret@b\n    passwordFile: c", "line 5: executors.x.passwordFile and a password in url"},
+		{"queue on no host", "executors:\n  x:\n    kind: asynq\n    url: redis://:secret@:6379/0", "line 4: executors.x.url must name a host"},
+		{"queue in no socket", "executors:\n  x:\n    kind: asynq\n    url: 'redis-socket://'", "line 4: executors.x.url must have the path of a socket"},
+		{"queue of no master", "executors:\n  x:\n    kind: asynq\n    url: redis-sentinel://a:26379", "line 4: executors.x.url must name the master"},
 		{"retries below none", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: -1", "line 5: tasks.a.maxRetry must be 0 or more"},
 		{"retries that are no number", "executors: {x: {kind: asynq, url: 'redis://a'}}\ntasks:\n  a:\n    executor: x\n    maxRetry: many", "line 5: tasks.a.maxRetry must be a whole number"},
 		{"a frontend without an address", "executors:\n  x:\n    kind: temporal", "line 3: executors.x.address must be set"},
@@ -116,7 +119,7 @@ func TestTheQueuesPasswordMayBeInAFile(t *testing.T) {
 	c := load(t, []string{"--config", writeFile(t, "executors: {x: {kind: asynq, url: 'redis://worker@a:6379/1', passwordFile: "+writeFile(t, "p@ss\n")+"}}\n"+
 		"tasks: {a: {executor: x, queue: low, timeout: 1m, maxRetry: 0}}")}, nil)
 	none := 0
-	if diff := cmp.Diff(&AsynqTask{Queue: "low", Timeout: time.Minute, MaxRetry: &none}, c.Routes["a"].Settings); diff != "" {
+	if diff := cmp.Diff(&AsynqTask{Queue: "low", Timeout: time.Minute, MaxRetry: &none, Line: 2}, c.Routes["a"].Settings); diff != "" {
 		t.Error(diff)
 	}
 	if got := c.Executors["x"].Settings.(*Asynq).URL; got != "redis://worker:p%40ss@a:6379/1" {
