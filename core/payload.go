@@ -43,7 +43,35 @@ func compactJSON(field string, value json.RawMessage) (json.RawMessage, error) {
 	if err := json.Compact(&buf, value); err != nil {
 		return nil, argumentErrorf(field, "must be JSON: %v", err)
 	}
+	if nesting(buf.Bytes()) > maxNesting {
+		return nil, argumentErrorf(field, "must not be nested deeper than %d", maxNesting)
+	}
 	return buf.Bytes(), nil
+}
+
+// maxNesting is how deep objects and arrays may be nested in what comes from
+// outside. Decoders have limits of their own (Go's 10,000, others' less), and
+// what one client sent must not keep others from reading what is around it.
+const maxNesting = 1000
+
+// nesting returns how deep the objects and arrays of a valid JSON text go.
+func nesting(text []byte) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
 }
 
 // compactObject is compactJSON for a value that must be an object; nil is {}.

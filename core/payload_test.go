@@ -178,3 +178,20 @@ func TestIncompleteRunesAreKeptForTheNextToken(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatComesFromOutsideMayNotBeNestedTooDeep(t *testing.T) {
+	nested := func(depth int) json.RawMessage {
+		return json.RawMessage(`{"a":` + strings.Repeat("[", depth-1) + `"[{\\\"["` + strings.Repeat("]", depth-1) + "}")
+	}
+	for _, test := range []struct {
+		depth int
+		taken bool
+	}{{1, true}, {1000, true}, {1001, false}, {9000, false}} {
+		if _, err := compactObject("input", nested(test.depth)); (err == nil) != test.taken || err != nil && !errors.Is(err, ErrInvalidArgument) {
+			t.Errorf("%d deep: %v", test.depth, err)
+		}
+	}
+	if _, err := (Completion{Result: nested(1001)}).payload(1 << 20); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("a result: %v", err)
+	}
+}

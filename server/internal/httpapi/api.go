@@ -170,7 +170,7 @@ func New(opts Options) (*API, error) {
 			return nil, err
 		}
 	}
-	a.router = a.guard(a.cors(a.routes(worker)))
+	a.router = a.unread(a.guard(a.cors(a.routes(worker))))
 	return a, nil
 }
 

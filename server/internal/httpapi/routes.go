@@ -62,7 +62,7 @@ func (a *API) routes(worker http.Handler) http.Handler {
 			})
 		}
 	}
-	return a.unread(e)
+	return e
 }
 
 // unread bounds the time for a body that no handler reads: a request that is

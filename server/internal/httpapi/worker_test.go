@@ -89,4 +89,11 @@ func TestABodyThatNobodyReadsDoesNotHoldItsConnection(t *testing.T) {
 			t.Errorf("%s: %q, %v", target, got, err)
 		}
 	}
+	for _, headers := range []string{"Host: elsewhere.example", "Host: localhost\r\nOrigin: https://elsewhere.example"} {
+		c := f.rawConn(0)
+		c.send("POST /api/v1/tasks HTTP/1.1\r\n%s\r\nContent-Length: 10\r\n\r\nhalf", headers)
+		if got, err := io.ReadAll(c.conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400") {
+			t.Errorf("%s: %q, %v", headers, got, err)
+		}
+	}
 }
