@@ -85,10 +85,12 @@ func (e *Executor) SubmitTask(ctx context.Context, task taskbridge.Task) error {
 	if err != nil {
 		return err
 	}
+	starting, cancel := context.WithTimeout(ctx, e.StartTimeout)
+	defer cancel()
 	if options.Activity != "" {
-		err = e.startActivity(ctx, task, options, args)
+		err = e.startActivity(starting, task, options, args)
 	} else {
-		err = e.startWorkflow(ctx, task, options, input, args)
+		err = e.startWorkflow(starting, task, options, input, args)
 	}
 	var (
 		running  *serviceerror.WorkflowExecutionAlreadyStarted

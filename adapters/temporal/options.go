@@ -51,6 +51,12 @@ type Options struct {
 	// 2 MiB, Temporal's own limit. A task over it is rejected.
 	MaxPayload int
 
+	// StartTimeout bounds one start, within the host's own time-out for a submission:
+	// Temporal's client repeats itself while the service is away, and the creation
+	// of a task waits for it; default 3 s. The reconciler goes on with what was not
+	// started.
+	StartTimeout time.Duration
+
 	// SweepInterval is the time between two looks at what has closed; default
 	// 15 s.
 	SweepInterval time.Duration
@@ -134,8 +140,8 @@ func (o Options) checked() (Options, error) {
 		return o, errors.New("Options.Lifecycle must not be nil")
 	case len(o.Types) == 0:
 		return o, errors.New("Options.Types must name a task type")
-	case o.MaxPayload < 0 || o.SweepInterval < 0 || o.SweepOverlap < 0:
-		return o, errors.New("Options.MaxPayload, SweepInterval and SweepOverlap must not be negative")
+	case o.MaxPayload < 0 || o.StartTimeout < 0 || o.SweepInterval < 0 || o.SweepOverlap < 0:
+		return o, errors.New("Options.MaxPayload, StartTimeout, SweepInterval and SweepOverlap must not be negative")
 	case o.Submission.Deadline < 0 || o.Submission.UnknownLimit < 0:
 		return o, errors.New("Options.Submission must not be negative")
 	case strings.ContainsAny(o.Prefix, "'\"`\\%") || len(o.Prefix) > 200:
@@ -156,6 +162,7 @@ func (o Options) checked() (Options, error) {
 	o.Namespace = cmp.Or(o.Namespace, client.DefaultNamespace)
 	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	o.MaxPayload = cmp.Or(o.MaxPayload, defaultMaxPayload)
+	o.StartTimeout = cmp.Or(o.StartTimeout, 3*time.Second)
 	o.SweepInterval = cmp.Or(o.SweepInterval, 15*time.Second)
 	o.SweepOverlap = cmp.Or(o.SweepOverlap, time.Minute)
 	if o.DataConverter == nil {

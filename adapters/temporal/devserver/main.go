@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -108,20 +109,35 @@ func ready(ctx context.Context, address string) error {
 
 // prepare makes the schema of a new file, and the namespace "default".
 func prepare(c *config.Config, file string) error {
-	sql := c.Persistence.DataStores[sqliteplugin.PluginName].SQL
+	storage := c.Persistence.DataStores[sqliteplugin.PluginName].SQL
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		if err := sqlite.SetupSchema(sql); err != nil {
+		if err := sqlite.SetupSchema(storage); err != nil {
 			return fmt.Errorf("make the schema: %w", err)
 		}
+	} else if err := forget(file); err != nil {
+		return err
 	}
 	namespace, err := sqlite.NewNamespaceConfig(c.ClusterMetadata.CurrentClusterName, "default", false, nil)
 	if err != nil {
 		return fmt.Errorf("configure the namespace: %w", err)
 	}
-	if err := sqlite.CreateNamespaces(sql, namespace); err != nil {
+	if err := sqlite.CreateNamespaces(storage, namespace); err != nil {
 		return fmt.Errorf("make the namespace: %w", err)
 	}
 	return nil
+}
+
+// forget deletes what says that services of an earlier process live: one that was
+// killed would be taken for alive, and asked, for most of a minute.
+func forget(file string) error {
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", file, err)
+	}
+	if _, err := db.Exec("DELETE FROM cluster_membership"); err != nil {
+		return errors.Join(fmt.Errorf("forget the services before: %w", err), db.Close())
+	}
+	return db.Close()
 }
 
 // configuration is that of all services in one process.
