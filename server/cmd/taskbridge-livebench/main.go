@@ -37,14 +37,14 @@ func run(ctx context.Context) error {
 	path := flag.String("json", filepath.Join("bench-results", "livebench.json"), "write the report to `FILE`")
 	quick := flag.Bool("quick", false, "a few seconds that prove that it works; the figures say nothing")
 	flag.StringVar(&opts.Dir, "dir", "", "keep the data in `DIR` meanwhile, on a disk; default beside the report")
-	flag.StringVar(&opts.Only, "only", "", "measure only `FIGURE`: latency, replay or memory")
+	flag.StringVar(&opts.Only, "only", "", "measure only `FIGURE`: latency, replay, memory or beside")
 	flag.IntVar(&opts.Samples, "samples", 0, "samples of a figure; default 5")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
 	if *quick {
-		opts.Samples, opts.Subscribers, opts.Idle, opts.Events, opts.Replayed = 1, 20, 50, 20, 100
+		opts.Samples, opts.Subscribers, opts.Idle, opts.Events, opts.Replayed, opts.Still, opts.Long = 1, 20, 50, 20, 100, 20, 1000
 	}
 	if opts.Dir == "" {
 		opts.Dir = filepath.Dir(*path)

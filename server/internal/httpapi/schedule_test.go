@@ -440,7 +440,7 @@ func (st *story) frames(r *raw, conn net.Conn, goAway func()) *link {
 				opcode, payload, err := r.frame()
 				if err != nil {
 					if !errors.Is(err, os.ErrDeadlineExceeded) {
-						err = fmt.Errorf("cut: %s", err) // and not io.EOF
+						err = errors.New("cut: " + err.Error()) // and not io.EOF
 					}
 					return "", "", err
 				}

@@ -37,7 +37,11 @@ type Options struct {
 	Events, Rate int
 	// Replayed is the length of the stream that is replayed; default 2,000.
 	Replayed int
-	// Only restricts to one of "latency", "replay", "memory"; empty: all.
+	// Still is how many subscribers read nothing of a stream of Long events, which
+	// another replays meanwhile, when it is measured what others notice of them;
+	// default 1,000 and 100,000.
+	Still, Long int
+	// Only restricts to one of "latency", "replay", "memory", "beside"; empty: all.
 	Only string
 	// Progress is told of each sample.
 	Progress func(format string, args ...any)
@@ -48,7 +52,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	for _, d := range []struct {
 		value *int
 		def   int
-	}{{&o.Samples, 5}, {&o.Subscribers, 1_000}, {&o.Idle, 10_000}, {&o.Events, 150}, {&o.Rate, 50}, {&o.Replayed, 2_000}} {
+	}{{&o.Samples, 5}, {&o.Subscribers, 1_000}, {&o.Idle, 10_000}, {&o.Events, 150}, {&o.Rate, 50}, {&o.Replayed, 2_000}, {&o.Still, 1_000}, {&o.Long, 100_000}} {
 		if *d.value <= 0 {
 			*d.value = d.def
 		}
@@ -68,6 +72,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		{"latency", []string{"bare", "sse", "websocket"}, measureLatency},
 		{"replay", []string{"bare", "sse", "websocket"}, measureReplay},
 		{"memory", []string{"bare", "sse", "websocket"}, measureMemory},
+		{"beside", []string{"alone", "beside"}, measureBeside},
 	} {
 		if o.Only != "" && o.Only != part.name {
 			continue
@@ -157,6 +162,10 @@ func measureLatency(ctx context.Context, o Options, kind string, s *Sample) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
+	return p.latency(ctx, o, kind, s)
+}
+
+func (p *process) latency(ctx context.Context, o Options, kind string, s *Sample) error {
 	load, err := subscribe(ctx, p, kind, p.Live, o.Subscribers)
 	if err != nil {
 		return err

@@ -31,13 +31,13 @@ func TestEveryFigureIsMeasuredBesideTheBareFanOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, err := Run(t.Context(), Options{
-		Dir: t.TempDir(), Server: []string{self, "serve"}, Samples: 1, Subscribers: 5, Idle: 10, Events: 5, Rate: 100, Replayed: 50,
+		Dir: t.TempDir(), Server: []string{self, "serve"}, Samples: 1, Subscribers: 5, Idle: 10, Events: 5, Rate: 100, Replayed: 50, Still: 5, Long: 200,
 		Progress: t.Logf,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Samples) != 9 || len(report.Figures) != 10 {
+	if len(report.Samples) != 11 || len(report.Figures) != 12 {
 		t.Errorf("%d samples, %d figures", len(report.Samples), len(report.Figures))
 	}
 	for _, f := range report.Figures {

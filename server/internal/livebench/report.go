@@ -26,6 +26,8 @@ type Report struct {
 	Idle        int       `json:"idleSubscribers"`
 	EventsRate  int       `json:"eventsPerSecond"`
 	Replayed    int       `json:"replayedEvents"`
+	Still       int       `json:"standingStill"`
+	Long        int       `json:"longReplayEvents"`
 	Figures     []Figure  `json:"figures"`
 	Samples     []Sample  `json:"samples"`
 }
@@ -36,7 +38,7 @@ type Report struct {
 // a second, Bytes is the growth of the server's resident memory for a subscriber.
 type Sample struct {
 	Figure    string  `json:"figure"`
-	Kind      string  `json:"kind"` // bare, sse or websocket
+	Kind      string  `json:"kind"` // bare, sse or websocket; alone or beside
 	Seconds   float64 `json:"seconds"`
 	P50       float64 `json:"p50,omitempty"`
 	P99       float64 `json:"p99,omitempty"`
@@ -46,11 +48,14 @@ type Sample struct {
 	CPU       float64 `json:"cpuMicros,omitempty"`
 	Rate      float64 `json:"rate,omitempty"`
 	Bytes     float64 `json:"bytes,omitempty"`
+	Replays   int     `json:"replays,omitempty"` // of the long stream meanwhile, to its end
 }
 
 // String says what was measured, for the progress.
 func (s Sample) String() string {
 	switch s.Figure {
+	case "beside":
+		return fmt.Sprintf("%s: p50 %.2f ms, p99 %.2f ms, max %.2f ms, meanwhile %d replays", s.Kind, s.P50, s.P99, s.Max, s.Replays)
 	case "latency":
 		return fmt.Sprintf("%s: p50 %.2f ms, p99 %.2f ms, max %.2f ms; of that the append p50 %.2f ms, p99 %.2f ms; %.1f us of CPU a delivery, %.0f deliveries/s",
 			s.Kind, s.P50, s.P99, s.Max, s.AppendP50, s.AppendP99, s.CPU, s.Rate)
@@ -61,7 +66,7 @@ func (s Sample) String() string {
 }
 
 // Figure is a measured figure, the median of its samples, beside the same of the
-// bare fan-out.
+// bare fan-out or, where its title says so, of our own server that is left alone.
 type Figure struct {
 	Title    string  `json:"title"`
 	Unit     string  `json:"unit"`
@@ -75,7 +80,7 @@ func newReport(o Options) Report {
 	return Report{
 		At: time.Now().UTC().Truncate(time.Second), GoVersion: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
 		CPUs: runtime.GOMAXPROCS(0), LoadAverage: loadAverage(), Subscribers: o.Subscribers, Idle: o.Idle,
-		EventsRate: o.Rate, Replayed: o.Replayed,
+		EventsRate: o.Rate, Replayed: o.Replayed, Still: o.Still, Long: o.Long,
 	}
 }
 
@@ -129,6 +134,17 @@ func (r *Report) finish() {
 			func(measured, bare float64) bool { return measured >= bare/2 })
 		add("memory", t.kind, "memory of an idle subscriber, "+t.title, "bytes", func(s Sample) float64 { return s.Bytes },
 			fmt.Sprintf("%.0f kB", t.kilobytes), func(measured, _ float64) bool { return measured <= t.kilobytes*1000 })
+	}
+	for _, part := range []struct {
+		title string
+		value func(Sample) float64
+	}{{"p50", func(s Sample) float64 { return s.P50 }}, {"p99", func(s Sample) float64 { return s.P99 }}} {
+		beside, none := r.median("beside", "beside", part.value)
+		alone, _ := r.median("beside", "alone", part.value)
+		if !none {
+			title := fmt.Sprintf("append to client, %s, SSE, beside a replay of %d events and %d who read nothing, against alone", part.title, r.Long, r.Still)
+			r.Figures = append(r.Figures, Figure{title, "ms", beside, alone, "none", true})
+		}
 	}
 }
 
