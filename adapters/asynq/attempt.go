@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hibiken/asynq"
 
@@ -157,13 +159,20 @@ func (a *attempt) endOrRetry(failure taskbridge.Failure, answer error) error {
 	return answer
 }
 
-// cut keeps an error's text within an event.
+// mostText is how many bytes of an error's text go into a warning and to asynq.
+const mostText = 4 << 10
+
+// cut makes UTF-8 of an error's text, and no more than an event has room for.
 func cut(text string) string {
-	const most = 4 << 10
+	return cutTo(text, mostText)
+}
+
+func cutTo(text string, most int) string {
 	if len(text) <= most {
-		return text
+		return strings.ToValidUTF8(text, "\uFFFD")
 	}
-	return text[:most] + "…"
+	// What the cut leaves of a character is dropped.
+	return strings.ToValidUTF8(strings.TrimRightFunc(text[:most], func(r rune) bool { return r == utf8.RuneError }), "\uFFFD") + "…"
 }
 
 // end fails the task.

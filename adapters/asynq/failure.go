@@ -55,6 +55,10 @@ func (f *failed) Error() string                   { return f.failure.Code + ": "
 func (f *failed) TaskFailure() taskbridge.Failure { return f.failure }
 func (f *failed) Unwrap() error                   { return asynq.SkipRetry }
 
+// mostCode is how many bytes of a code are recorded: one beyond the limit of an
+// event would keep the task from ending.
+const mostCode = 255
+
 // failureOf makes the task's failure of a handler's error.
 func failureOf(err error, retries bool) taskbridge.Failure {
 	skipped := !mayRetry(err)
@@ -68,7 +72,7 @@ func failureOf(err error, retries bool) taskbridge.Failure {
 		f := own.TaskFailure()
 		failure.Retryable = f.Retryable
 		if f.Code != "" {
-			failure.Code = f.Code
+			failure.Code = cutTo(f.Code, mostCode)
 		}
 		if f.Message != "" {
 			failure.Message = f.Message

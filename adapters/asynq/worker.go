@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hibiken/asynq"
 
@@ -181,8 +182,31 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task, envelope Envelop
 	}
 	a := &attempt{worker: w, run: run, task: task, envelope: envelope, asynq: ctx}
 	defer a.close()
-	return a.do(work)
+	return storable(a.do(work))
 }
+
+// storable makes asynq able to keep an error. It puts the text into a field that
+// must be UTF-8, and where it is not fails to record that the attempt has ended:
+// the task would hang until its lease is over. The text is stored with the task,
+// and so kept short.
+func storable(err error) error {
+	if err == nil {
+		return nil
+	}
+	if text := err.Error(); !utf8.ValidString(text) || len(text) > mostText {
+		return &storableError{cut(text), err}
+	}
+	return err
+}
+
+// storableError is an error under another text.
+type storableError struct {
+	text string
+	err  error
+}
+
+func (e *storableError) Error() string { return e.text }
+func (e *storableError) Unwrap() error { return e.err }
 
 // fenced reports whether the error says that another attempt has taken over.
 func fenced(err error) bool {
