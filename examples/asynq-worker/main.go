@@ -16,6 +16,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"log"
 	"log/slog"
@@ -55,7 +56,7 @@ func main() {
 func run(ctx context.Context, s settings) error {
 	connection, err := asynq.ParseRedisURI(s.redis)
 	if err != nil {
-		return err
+		return errors.New("-redis must be like redis://127.0.0.1:6379/0") // err may quote a password
 	}
 	root, err := os.OpenRoot(s.root)
 	if err != nil {

@@ -119,3 +119,10 @@ func TestTheWorkerDoesWhatTheHostAsksFor(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAddressThatIsNoneIsRefusedWithoutItsPassword(t *testing.T) {
+	err := run(t.Context(), settings{redis: "redis://:secret@host:port/0", server: "http://127.0.0.1:1", root: t.TempDir()})
+	if err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("the worker says %v", err)
+	}
+}

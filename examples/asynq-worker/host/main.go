@@ -59,7 +59,7 @@ func main() {
 func run(ctx context.Context, out io.Writer, listener net.Listener, redisURI, queue, dir string) (err error) {
 	connection, err := asynq.ParseRedisURI(redisURI)
 	if err != nil {
-		return err
+		return errors.New("-redis must be like redis://127.0.0.1:6379/0") // err may quote a password
 	}
 	store := memory.NewStore(memory.Options{})
 	stores := taskbridge.Stores{Tasks: store, Events: store}
