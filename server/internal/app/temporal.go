@@ -75,7 +75,7 @@ func temporalType(task *config.TemporalTask) temporaladapter.TypeOptions {
 		Cancel:           temporaladapter.Cancel{Signal: task.CancelSignal, TerminateAfter: task.TerminateAfter},
 	}
 	if task.MaxAttempts != nil && (*task.MaxAttempts > 1 || task.Activity != "") {
-		options.RetryPolicy = &temporal.RetryPolicy{MaximumAttempts: int32(min(*task.MaxAttempts, 1<<30))} //nolint:gosec // bounded
+		options.RetryPolicy = &temporal.RetryPolicy{MaximumAttempts: int32(min(*task.MaxAttempts, 1<<30))}
 	}
 	return options
 }
