@@ -109,7 +109,7 @@ test-k8sjob: $(GOTESTSUM) cc ## the Kubernetes Jobs adapter (not there yet)
 	$(call test_module,adapters/k8sjob)
 
 .PHONY: test-server
-test-server: $(GOTESTSUM) cc redis ## the server: HTTP, streams, the SQLite store, crashes
+test-server: $(GOTESTSUM) cc redis python ## the server: HTTP, streams, the SQLite store, crashes
 	$(call test_module,server)
 
 .PHONY: test-examples
@@ -137,7 +137,7 @@ bench-asynq: redis ## the asynq adapter beside bare asynq; more flags in ARGS
 
 .PHONY: soak
 soak: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
-soak: cc redis temporal-devserver ## the long and random rest (build tag soak); SOAKTIME bounds each module
+soak: cc redis python temporal-devserver ## the long and random rest (build tag soak); SOAKTIME bounds each module
 	@for module in $(MODULES); do \
 		printf '\n==> soak of %s\n' "$$module"; \
 		(cd $$module && $(TESTENV) GOWORK=off TASKBRIDGE_SOAK_TIME=$(SOAKTIME) \
@@ -203,6 +203,10 @@ $(TEMPORAL_DEVSERVER):
 .PHONY: redis
 redis:
 	@.ci/need-redis
+
+.PHONY: python
+python:
+	@.ci/need-python
 
 $(GOLANGCI_LINT):
 	$(call say,building golangci-lint $(GOLANGCI_LINT_VERSION): once and for a minute or two)
