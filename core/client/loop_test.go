@@ -136,7 +136,9 @@ func TestManyOutagesAreNotOneLongOne(t *testing.T) {
 		}
 		begun := time.Now()
 		got, err := follow(t, connect(t, b, func(o *client.Options) { o.Retry.MaxOutage = time.Minute }), client.FollowOptions{After: ordered(1)})
-		if err != nil || time.Since(begun) < 5*time.Minute {
+		// Most often it takes minutes; sooner where polling, which is not cut, takes
+		// over after the first outage.
+		if err != nil || time.Since(begun) < 40*time.Second {
 			t.Errorf("%v after %s", err, time.Since(begun))
 		}
 		same(t, got, b.events[1:])
