@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -100,7 +101,7 @@ func (c Claim) checked() (Claim, error) {
 
 // validateProducer checks the name of a producer of reports.
 func validateProducer(name string) error {
-	if name == ControlProducer || name == noticeProducer {
+	if name == ControlProducer || name == noticeProducer || strings.HasPrefix(name, noticeProducer+"-") {
 		return argumentErrorf("producer", "must not be %q", name)
 	}
 	return validateName("producer", name, maxNameBytes)
@@ -174,32 +175,6 @@ func (l *LocalLifecycle) refuse(row Task, claim Claim) string {
 		return "it belongs to another instance"
 	}
 	return ""
-}
-
-// Notice appends a message without a claim; see [TaskLifecycle].
-func (l *LocalLifecycle) Notice(ctx context.Context, taskID string, message Message) error {
-	payload, err := message.payload()
-	if err == nil {
-		err = checkSize("payload", payload, l.limits.EventPayload)
-	}
-	if err != nil {
-		return err
-	}
-	row, err := l.journal.load(ctx, taskID)
-	if err != nil {
-		return err
-	}
-	if row.Status.Terminal() {
-		return ErrTaskFinished
-	}
-	now := l.journal.now()
-	_, err = l.journal.events.AppendEvent(ctx, EventAppend{
-		TaskID: taskID, Type: EventMessage, CreatedAt: now, Payload: payload,
-		Tag:         EventTag(EventMessage, now, 0, payload),
-		Producer:    Producer{noticeProducer, 1},
-		MaxSequence: l.limits.StreamEvents,
-	})
-	return err
 }
 
 // Settle ends a task from outside; see [TaskLifecycle].

@@ -12,6 +12,7 @@ import (
 var outsideChecks = []check[LifecycleHarness]{
 	{"a notice is a message before, beside and between runs, and changes nothing else", noticeAnywhere},
 	{"a notice that may not be recorded is refused", noticeRefused},
+	{"a notice under an ordinal is there once, however often it is made", noticeOnce},
 	{"settling ends a task from ACCEPTED and from RUNNING, a completion after TASK_STARTED", settleEnds},
 	{"settling as cancelled tells the client's reason", settleCancelled},
 	{"settling fences every attempt", settleFences},
@@ -56,6 +57,32 @@ func noticeRefused(t *testing.T, h LifecycleHarness) {
 		err := s.lifecycle.Notice(s.ctx, id, taskbridge.Message{Text: "m"})
 		s.refused("Notice after the end", err, taskbridge.ErrTaskFinished)
 	})
+}
+
+func noticeOnce(t *testing.T, h LifecycleHarness) {
+	s := set(t, h, taskbridge.LifecycleOptions{})
+	numbered, ok := s.lifecycle.(taskbridge.NumberedNoticer)
+	if !ok {
+		return // an option
+	}
+	id, run := s.running()
+	text := func(text string) taskbridge.Message { return taskbridge.Message{Text: text} }
+	for range 2 { // as two processes would
+		s.must("NoticeOnce", numbered.NoticeOnce(s.ctx, id, "image", 3, text("no image")))
+		s.must("NoticeOnce", numbered.NoticeOnce(s.ctx, id, "quota", 1, text("no room")))
+		s.must("NoticeOnce", numbered.NoticeOnce(s.ctx, id, "image", 4, text("no image again")))
+	}
+	s.untouched("what is refused", id, func() {
+		for source, ordinal := range map[string]int64{"image": 0, "": 9, "\x00": 9, "\xff": 9} {
+			err := numbered.NoticeOnce(s.ctx, id, source, ordinal, text("m"))
+			s.refused("NoticeOnce", err, taskbridge.ErrInvalidArgument)
+		}
+		s.refused("NoticeOnce of nobody's task", numbered.NoticeOnce(s.ctx, "000-nobody", "image", 9, text("m")), taskbridge.ErrTaskNotFound)
+	})
+	s.must("Complete", run.Complete(s.ctx, taskbridge.Completion{}))
+	s.refused("NoticeOnce after the end", numbered.NoticeOnce(s.ctx, id, "image", 5, text("m")), taskbridge.ErrTaskFinished)
+	s.expect(id, "TASK_STARTED", `TASK_MESSAGE {"message":"no image"}`, `TASK_MESSAGE {"message":"no room"}`,
+		`TASK_MESSAGE {"message":"no image again"}`, "TASK_COMPLETED")
 }
 
 func settleEnds(t *testing.T, h LifecycleHarness) {
