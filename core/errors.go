@@ -26,6 +26,9 @@ var (
 	// ErrStaleProducer: the same producer has been opened again since, with a
 	// higher epoch; this one is fenced.
 	ErrStaleProducer = errors.New("a newer epoch of the producer is writing")
+	// ErrOrdinalReused: the stream has the report's ordinal, and not with this
+	// report. Its source has not repeated itself, and takes a higher epoch.
+	ErrOrdinalReused = errors.New("the ordinal was used for another report")
 	// ErrStreamFull: the stream has reached its limit of events. The task goes
 	// on and its end is still recorded.
 	ErrStreamFull = errors.New("event stream is full")

@@ -18,7 +18,8 @@ type TaskLifecycle interface {
 	// claim gives the same attempt back, a new one becomes the next attempt and
 	// fences all before it. The first start appends TASK_STARTED, a later
 	// attempt a TASK_MESSAGE of level warning. A claim that was fenced stays so:
-	// [ErrStaleAttempt].
+	// [ErrStaleAttempt]. Where the claim has an epoch the run is a [NumberedRun],
+	// and joining its attempt writes nothing.
 	//
 	// [ErrNotRunnable]: the task has ended, was cancelled (a new claim on a task
 	// with a cancellation intent ends it CANCELLED), is barred, or belongs to
@@ -91,6 +92,44 @@ type Run interface {
 	Close() error
 }
 
+// NumberedRun is what Start returns for a claim with an epoch: reports are made by
+// Report, under ordinals of the caller's. So whoever repeats a source from its
+// beginning, in this process or another, at once or later, repeats its reports,
+// and each is recorded once.
+//
+// Progress, Message and Token, which have no ordinal, return an [*ArgumentError].
+// Suspensions and ends are recognised by themselves, as in any run.
+type NumberedRun interface {
+	Run
+	// Report records the reports in their order; a call of none does nothing. They
+	// are checked first: if one may not be recorded, nothing is, [*ReportError].
+	// After an error that matches no sentinel the call is repeated as it was, here
+	// or on another run of the same claim, producer and epoch: what has been
+	// recorded is recognised by its ordinal. A remote run does so itself, until ctx
+	// ends. Consecutive tokens of a call become one message, so a call with tokens
+	// is recognised only if it is cut the same.
+	//
+	// A report whose ordinal is not above all that the epoch has recorded is taken
+	// for a repetition, and nothing of it is recorded. Where that may be wrong, see
+	// [Verification]: [ErrOrdinalReused] in a [*ReportError]. The reports before its
+	// Index are recorded then, and Reported tells of them.
+	//
+	// [ErrStaleProducer]: a higher epoch has reported. Whether the reports of this
+	// call had been recorded before is not known then.
+	Report(ctx context.Context, reports []Report) (Reported, error)
+}
+
+// Reported is the answer to a call with reports.
+type Reported struct {
+	// Refused are those that were not recorded and never will be.
+	Refused []RefusedReport
+	// Sequence is the sequence number of the last event that the call recorded or
+	// recognised, as far as it is known: none of its reports comes later in the
+	// stream than the first event of the next one. 0: it is not known of any.
+	// What is not 0 is good for [Report.Since] of the next call.
+	Sequence int64
+}
+
 // Claim is the identity of one execution of a task.
 type Claim struct {
 	// ID is opaque, 1 to 255 bytes, and different for each execution: random
@@ -100,6 +139,12 @@ type Claim struct {
 	// claim; empty means "worker". A later start of the same claim and producer
 	// fences the earlier one.
 	Producer string
+	// Epoch, above 0, is the producer's epoch in the place of one that the start
+	// counts, for a source that may repeat itself: starts of the same claim,
+	// producer and epoch do not fence each other, a higher epoch fences the lower
+	// ones, and reports have ordinals of the caller's, see [NumberedRun]. At most
+	// [MaxReportOrdinal]; the producer must be named, and have no starts without.
+	Epoch int64
 	// Instance is the id of the server instance in whose process the work runs,
 	// empty for any other; it must be the row's.
 	Instance string

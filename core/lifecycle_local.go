@@ -75,7 +75,7 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 	if err != nil {
 		return nil, err
 	}
-	run := newRun(l, claim.Producer)
+	run := newRun(l)
 	// The watch comes before the row is read: no change of it is missed.
 	stop, err := l.journal.tasks.WatchTask(ctx, taskID, run.wake)
 	if err != nil {
@@ -86,7 +86,10 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 		stop()
 		return nil, err
 	}
-	run.begin(row, stop)
+	run.begin(row, claim, stop)
+	if claim.Epoch > 0 {
+		return &numberedRun{run}, nil
+	}
 	return run, nil
 }
 
@@ -94,6 +97,12 @@ func (l *LocalLifecycle) Start(ctx context.Context, taskID string, claim Claim) 
 func (c Claim) checked() (Claim, error) {
 	if err := validateName("claim", c.ID, maxNameBytes); err != nil {
 		return c, err
+	}
+	switch {
+	case c.Epoch < 0 || c.Epoch > MaxReportOrdinal:
+		return c, argumentErrorf("epoch", "must be 1 to %d, or absent", int64(MaxReportOrdinal))
+	case c.Epoch > 0 && c.Producer == "":
+		return c, argumentErrorf("producer", "must be named where there is an epoch")
 	}
 	c.Producer = cmp.Or(c.Producer, defaultProducer)
 	return c, validateProducer(c.Producer)
@@ -105,6 +114,11 @@ func validateProducer(name string) error {
 		return argumentErrorf("producer", "must not be %q", name)
 	}
 	return validateName("producer", name, maxNameBytes)
+}
+
+// openedBy is the producer that a start has opened.
+func (c Claim) openedBy(row Task) Producer {
+	return Producer{c.Producer, cmp.Or(c.Epoch, row.Starts)}
 }
 
 // claim moves the row to the attempt that the claim stands for.
@@ -135,6 +149,9 @@ func (l *LocalLifecycle) tryClaim(ctx context.Context, taskID string, claim Clai
 			refusal = "a cancellation was requested"
 			payload := cancelled(row.Cancellation.Reason, "", l.limits.TerminalPayload)
 			return finished(row, StatusCancelled, payload, now), true
+		}
+		if joins && claim.Epoch > 0 {
+			return row, false
 		}
 		row.Starts++
 		if joins {
@@ -313,13 +330,13 @@ func (l *LocalLifecycle) report(taskID string, attempt int64, producer Producer,
 }
 
 // append appends one report to the stream of the task.
-func (l *LocalLifecycle) append(ctx context.Context, task Task, event EventAppend) error {
+func (l *LocalLifecycle) append(ctx context.Context, task Task, event EventAppend) (AppendResult, error) {
 	operation := task.operation(OperationAppend)
 	operation.Event = event.Type
 	ctx, done := begin(ctx, l.observer, operation)
-	_, err := l.journal.events.AppendEvent(ctx, event)
+	result, err := l.journal.events.AppendEvent(ctx, event)
 	done(err)
-	return err
+	return result, err
 }
 
 // attemptOver says why an attempt can report nothing more, nil if it can.

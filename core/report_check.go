@@ -9,6 +9,9 @@ func CheckReport(report Report, limits Limits) error {
 	var payload []byte
 	var err error
 	set := 0
+	if err := report.checkVerify(); err != nil {
+		return err
+	}
 	if report.Progress != nil {
 		set++
 		payload, err = report.Progress.payload()

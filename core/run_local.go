@@ -37,11 +37,10 @@ type localRun struct {
 	tokens tokenBuffer
 }
 
-func newRun(l *LocalLifecycle, producer string) *localRun {
+func newRun(l *LocalLifecycle) *localRun {
 	life, endLife := context.WithCancel(context.Background())
 	return &localRun{
 		lifecycle: l,
-		producer:  Producer{Name: producer},
 		life:      life,
 		endLife:   endLife,
 		wakes:     make(chan struct{}, 1),
@@ -58,8 +57,8 @@ func (r *localRun) wake() {
 	}
 }
 
-func (r *localRun) begin(row Task, stopWatch func()) {
-	r.producer.Epoch = row.Starts
+func (r *localRun) begin(row Task, claim Claim, stopWatch func()) {
+	r.producer = claim.openedBy(row)
 	r.task = row
 	r.row = row
 	r.observe(row)
@@ -199,7 +198,7 @@ func (r *localRun) nextEvent(t EventType, payload json.RawMessage) EventAppend {
 }
 
 func (r *localRun) append(ctx context.Context, event EventAppend) error {
-	err := r.lifecycle.append(ctx, r.task, event)
+	_, err := r.lifecycle.append(ctx, r.task, event)
 	r.unsure = nil
 	switch {
 	case err == nil:
@@ -216,7 +215,7 @@ func (r *localRun) append(ctx context.Context, event EventAppend) error {
 func outcomeKnown(err error) bool {
 	for _, known := range []error{
 		ErrTaskNotFound, ErrRevisionConflict, ErrIllegalTransition, ErrTaskFinished, ErrNotRunnable,
-		ErrStaleAttempt, ErrStaleProducer, ErrStreamFull, ErrPayloadTooLarge, ErrInvalidArgument, ErrClosed,
+		ErrStaleAttempt, ErrStaleProducer, ErrOrdinalReused, ErrStreamFull, ErrPayloadTooLarge, ErrInvalidArgument, ErrClosed,
 	} {
 		if errors.Is(err, known) {
 			return true

@@ -3,7 +3,6 @@ package taskbridge
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -28,7 +27,9 @@ func NewWorkerService(lifecycle *LocalLifecycle) (*WorkerService, error) {
 type AttemptRef struct {
 	TaskID   string
 	Attempt  int64
-	Producer Producer // its epoch is the start's number
+	Producer Producer
+	// Numbered: the epoch is the claim's own, and not the start's number.
+	Numbered bool
 }
 
 func (r AttemptRef) check() error {
@@ -43,38 +44,12 @@ func (r AttemptRef) check() error {
 
 // over says why nothing more can be reported under the reference, nil if it can.
 func (r AttemptRef) over(row Task) error {
-	if r.Producer.Epoch > row.Starts {
+	if !r.Numbered && r.Producer.Epoch > row.Starts {
 		// Of a history that the row no longer has: it was restored from a backup.
 		// Were it let in, it would fence the starts to come.
 		return ErrStaleProducer
 	}
 	return attemptOver(row, r.Attempt)
-}
-
-// Report is one report of a worker. Exactly one field besides Ordinal is set.
-type Report struct {
-	// Ordinal rises from 1 within the start, gaps allowed, to [MaxReportOrdinal].
-	Ordinal int64
-
-	Progress *Progress
-	Message  *Message
-	// Token is a piece of text; consecutive ones of a call become one message.
-	Token *string
-	// Suspension and Outcome are the last report of a call.
-	Suspension *Suspension
-	Outcome    *Outcome
-}
-
-// MaxReportOrdinal is the highest ordinal that a [Report] may have: the largest
-// whole number that JSON carries safely.
-const MaxReportOrdinal = 1<<53 - 1
-
-// RefusedReport is a report that was not recorded and never will be.
-type RefusedReport struct {
-	Ordinal int64
-	// Err matches [ErrStreamFull]; or, in a call with an outcome that was recorded
-	// before, [ErrTaskFinished].
-	Err error
 }
 
 // Begin is [TaskLifecycle.Start] without a run: it begins or joins the attempt
@@ -90,7 +65,7 @@ func (s *WorkerService) Begin(ctx context.Context, taskID string, claim Claim) (
 	}
 	return row, AttemptRef{
 		TaskID: taskID, Attempt: row.Attempt,
-		Producer: Producer{Name: claim.Producer, Epoch: row.Starts},
+		Producer: claim.openedBy(row), Numbered: claim.Epoch > 0,
 	}, nil
 }
 
@@ -120,69 +95,31 @@ func (s *WorkerService) Resume(ctx context.Context, ref AttemptRef, claimID stri
 // a cancellation: as it was when the call began or later. A call whose outcome
 // is unknown is repeated as it was: what has been recorded is recognised by its
 // ordinal. The reports are checked first; if one may not be recorded, nothing
-// is: [*ReportError].
+// is: [*ReportError]. [ErrOrdinalReused] in one: see [Verification].
 //
 // [ErrStaleAttempt], [ErrStaleProducer]: fenced. [ErrTaskFinished]: it has ended,
 // and not with the outcome in this call. Progress and messages that a full
 // stream refuses are returned as refused; the rest is recorded all the same.
-func (s *WorkerService) Report(ctx context.Context, ref AttemptRef, reports []Report) (row Task, refused []RefusedReport, err error) {
+func (s *WorkerService) Report(ctx context.Context, ref AttemptRef, reports []Report) (row Task, reported Reported, err error) {
 	if err := ref.check(); err != nil {
-		return Task{}, nil, err
+		return Task{}, Reported{}, err
 	}
 	l := s.lifecycle
 	plan, err := l.plan(reports)
 	if err != nil {
-		return Task{}, nil, err
+		return Task{}, Reported{}, err
 	}
 	// One read a call, before the reports: it completes a stream that is behind
 	// its row, and nothing is appended to a task that is gone. What changes from
 	// here on is told by the next call, or by Await.
 	row, err = l.journal.load(ctx, ref.TaskID)
 	if err != nil {
-		return Task{}, nil, err
+		return Task{}, Reported{}, err
 	}
 	if err := ref.over(row); err != nil && (plan.outcome == nil || !errors.Is(err, ErrTaskFinished)) {
-		return row, nil, err
+		return row, Reported{}, err
 	}
-	if plan.suspension != nil && slices.Contains(row.SuspendIDs, plan.suspension.SuspendID) {
-		if err := l.suspendedAs(row, plan.suspension.SuspendID, plan.suspendPayload); err != nil {
-			return row, nil, &ReportError{Index: plan.last, Err: err}
-		}
-	}
-	for _, event := range plan.events {
-		err := l.append(ctx, row, l.report(ref.TaskID, ref.Attempt, ref.Producer, event.ordinal, event.kind, event.payload))
-		switch {
-		case err == nil:
-		case errors.Is(err, ErrStreamFull), errors.Is(err, ErrTaskFinished) && plan.outcome != nil:
-			refused = refuse(refused, reports[event.first:event.last+1], err)
-		default:
-			return row, refused, err
-		}
-	}
-	switch {
-	case plan.suspension != nil:
-		row, err = l.suspend(ctx, row, ref.Attempt, *plan.suspension)
-		if errors.Is(err, ErrStreamFull) {
-			return row, refuse(refused, reports[plan.last:], err), nil
-		}
-		if errors.Is(err, ErrInvalidArgument) {
-			err = &ReportError{Index: plan.last, Err: err}
-		}
-	case plan.outcome != nil:
-		row, err = l.end(ctx, row, ref.Attempt, plan.outcome.Status, plan.terminal)
-	}
-	return row, refused, err
-}
-
-// refuse adds the reports to the refused ones. Those of a text that is more than
-// one event may be among them already.
-func refuse(refused []RefusedReport, reports []Report, err error) []RefusedReport {
-	for _, report := range reports {
-		if n := len(refused); n == 0 || refused[n-1].Ordinal < report.Ordinal {
-			refused = append(refused, RefusedReport{report.Ordinal, err})
-		}
-	}
-	return refused
+	return l.record(ctx, row, ref, reports, plan)
 }
 
 // AwaitRequest says what [WorkerService.Await] waits for.
@@ -251,15 +188,3 @@ func (s *WorkerService) Await(ctx context.Context, ref AttemptRef, request Await
 		}
 	}
 }
-
-// ReportError says which report of a call may not be recorded. It wraps an
-// [*ArgumentError] or a [*SizeError].
-type ReportError struct {
-	Index int // in the call's reports, from 0
-	Err   error
-}
-
-func (e *ReportError) Error() string { return e.Err.Error() }
-
-// Unwrap returns what is wrong with the report.
-func (e *ReportError) Unwrap() error { return e.Err }

@@ -16,6 +16,8 @@ type workerEvent struct {
 	ordinal int64
 	// first and last are the indices of the reports that it was made from.
 	first, last int
+	verify      Verification
+	since       int64
 }
 
 // workerPlan is what a call's reports come to.
@@ -71,6 +73,9 @@ func (l *LocalLifecycle) planReport(p *workerPlan, i int, r Report, text *worker
 	if set != 1 {
 		return argumentErrorf("report", "must be exactly one of progress, message, token, suspension and outcome")
 	}
+	if err := r.checkVerify(); err != nil {
+		return err
+	}
 	if i < p.last && (r.Suspension != nil || r.Outcome != nil) {
 		return argumentErrorf("report", "must be the last where it is a suspension or an end")
 	}
@@ -81,7 +86,7 @@ func (l *LocalLifecycle) planReport(p *workerPlan, i int, r Report, text *worker
 	case r.Token != nil:
 		begin := len(text.bytes)
 		text.bytes = append(text.bytes, *r.Token...)
-		text.tokens = append(text.tokens, workerToken{i, r.Ordinal, begin, len(text.bytes)})
+		text.tokens = append(text.tokens, workerToken{i, r.Ordinal, begin, len(text.bytes), r.Verify, r.Since})
 		return nil
 	case r.Suspension != nil:
 		p.suspension = r.Suspension
@@ -103,7 +108,7 @@ func (l *LocalLifecycle) planReport(p *workerPlan, i int, r Report, text *worker
 	if err != nil {
 		return err
 	}
-	p.events = append(p.events, workerEvent{event, payload, r.Ordinal * eventsPerReport, i, i})
+	p.events = append(p.events, workerEvent{event, payload, r.Ordinal * eventsPerReport, i, i, r.Verify, r.Since})
 	return nil
 }
 
@@ -118,6 +123,8 @@ type workerToken struct {
 	index      int
 	ordinal    int64
 	begin, end int // of its bytes in the text
+	verify     Verification
+	since      int64
 }
 
 // flush makes events of the text and empties it. An event's ordinal is that of
@@ -131,9 +138,11 @@ func (p *workerPlan) flush(text *workerText, limit int) error {
 		for tokens[0].end <= begin {
 			tokens, number = tokens[1:], 0
 		}
-		first := tokens[0].index
+		first := tokens[0]
+		verify, since := first.verify, first.since
 		for tokens[0].end < begin+n {
 			tokens, number = tokens[1:], 0
+			verify, since = stronger(verify, tokens[0].verify), max(since, tokens[0].since)
 		}
 		last := tokens[0]
 		if n == 0 || number == eventsPerReport {
@@ -143,7 +152,7 @@ func (p *workerPlan) flush(text *workerText, limit int) error {
 		if err != nil {
 			return &ReportError{Index: last.index, Err: err}
 		}
-		p.events = append(p.events, workerEvent{EventMessage, payload, last.ordinal*eventsPerReport + number, first, last.index})
+		p.events = append(p.events, workerEvent{EventMessage, payload, last.ordinal*eventsPerReport + number, first.index, last.index, verify, since})
 		rest, begin, number = rest[n:], begin+n, number+1
 	}
 	return nil

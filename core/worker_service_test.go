@@ -43,10 +43,10 @@ func (h *workerHost) begin(taskID, claim string) taskbridge.AttemptRef {
 
 func (h *workerHost) report(ref taskbridge.AttemptRef, reports ...taskbridge.Report) taskbridge.Task {
 	h.t.Helper()
-	row, refused, err := h.workers.Report(h.t.Context(), ref, reports)
+	row, reported, err := h.workers.Report(h.t.Context(), ref, reports)
 	h.must(err)
-	if len(refused) > 0 {
-		h.t.Fatalf("refused: %v", refused)
+	if len(reported.Refused) > 0 {
+		h.t.Fatalf("refused: %v", reported.Refused)
 	}
 	return row
 }
@@ -92,12 +92,12 @@ func TestTextIsRecordedWholeHoweverItIsCutAndRepeated(t *testing.T) {
 				if n := random.IntN(4); n > 0 {
 					store.plan(n%2, n/2)
 				}
-				_, refused, err := h.workers.Report(t.Context(), ref, reports)
-				if err == nil && len(refused) == 0 {
+				_, reported, err := h.workers.Report(t.Context(), ref, reports)
+				if err == nil && len(reported.Refused) == 0 {
 					break
 				}
 				if !errors.Is(err, errFault) {
-					t.Fatal(err, refused)
+					t.Fatal(err, reported.Refused)
 				}
 			}
 		}

@@ -180,12 +180,12 @@ func (h *handler) reports(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	row, refused, err := h.opts.Service.Report(c.r.Context(), c.credential.grant.AttemptRef, reports)
+	row, reported, err := h.opts.Service.Report(c.r.Context(), c.credential.grant.AttemptRef, reports)
 	if err != nil {
 		return nil, err
 	}
 	answer := h.attemptOf(row, c.credential.grant)
-	for _, r := range refused {
+	for _, r := range reported.Refused {
 		p := problemOf(r.Err)
 		answer.Refused = append(answer.Refused, Refusal{Ordinal: r.Ordinal, Code: p.code, Message: p.message})
 	}
