@@ -37,13 +37,14 @@ type kind struct {
 var kinds = map[ExecutorKind]kind{
 	KindWebhook:  {readWebhook, readWebhookTask},
 	KindAsynq:    {readAsynq, readAsynqTask},
+	KindK8sJob:   {readK8sJob, readK8sJobTask},
 	KindTemporal: {readTemporal, readTemporalTask},
 }
 
 // Executor is a runtime that tasks are handed to.
 type Executor struct {
 	Kind ExecutorKind
-	// Settings is of the kind: *[Webhook], *[Asynq], *[Temporal].
+	// Settings is of the kind: *[Webhook], *[Asynq], *[K8sJob], *[Temporal].
 	Settings any
 	// Line is where it stands in the file.
 	Line int
@@ -53,7 +54,8 @@ type Executor struct {
 type Route struct {
 	// Executor is the name of one of Config.Executors.
 	Executor string
-	// Settings is of the executor's kind: *[WebhookTask], *[AsynqTask], *[TemporalTask].
+	// Settings is of the executor's kind: *[WebhookTask], *[AsynqTask], *[K8sJobTask],
+	// *[TemporalTask].
 	Settings any
 }
 

@@ -49,8 +49,8 @@ func TestAMistakeInARuntimeIsToldWithItsLine(t *testing.T) {
 	for _, test := range []struct{ name, file, want string }{
 		{"no mapping", "executors: [a]", "line 1: executors must be a mapping"},
 		{"no mapping inside", "executors:\n  x: a", "line 2: executors.x must be a mapping"},
-		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [asynq temporal webhook]"},
-		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [asynq temporal webhook], not "cron"`},
+		{"no kind", "executors:\n  x: {url: a}", "line 2: executors.x must say its kind, one of [asynq k8sjob temporal webhook]"},
+		{"unknown kind", "executors:\n  x:\n    kind: cron", `line 3: executors.x.kind must be one of [asynq k8sjob temporal webhook], not "cron"`},
 		{"name of the server's own", "executors:\n  process: {kind: webhook}", "line 2: executors.process must have another name"},
 		{"name that is no text", "executors:\n  5: {kind: webhook}", "line 2: executors must map names (text)"},
 		{"no address", "executors:\n  x:\n    kind: webhook", "line 3: executors.x.url must be set"},

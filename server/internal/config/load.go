@@ -160,6 +160,9 @@ func (l *loader) executors(document *yaml.Node, path string) error {
 	if err != nil {
 		return err
 	}
+	if err := readTemplates(path, executors, routes); err != nil {
+		return err
+	}
 	l.config.Executors, l.config.Routes = executors, routes
 	l.config.sources[executorsKey] = path
 	l.addTasks(commands, path)
@@ -265,6 +268,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := c.completeWorker(); err != nil {
+		return err
+	}
+	if err := c.checkK8sJob(); err != nil {
 		return err
 	}
 	c.completeRateLimit()

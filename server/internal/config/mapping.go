@@ -139,6 +139,12 @@ func (m mapping) decode(into any, read ...string) error {
 	return nil
 }
 
+// Wait is a time after which waiting ends; negative: never.
+type Wait time.Duration
+
+// never is the Wait without an end.
+const never = "never"
+
 // decodeValue reads one value. Errors continue its name.
 func decodeValue(node *yaml.Node, field reflect.Value) error {
 	var raw any
@@ -150,17 +156,21 @@ func decodeValue(node *yaml.Node, field reflect.Value) error {
 		d, err := parseDuration(raw, time.Millisecond, 100*365*day)
 		*into = d
 		return err
+	case *Wait:
+		if raw == never {
+			*into = -1
+			return nil
+		}
+		d, err := parseDuration(raw, time.Second, 100*365*day)
+		if err != nil {
+			return fmt.Errorf("%w; or %s", err, never)
+		}
+		*into = Wait(d)
+		return nil
 	case *bool:
 		on, err := parseBool(raw)
 		*into = on
 		return err
-	case *string:
-		s, ok := raw.(string)
-		if !ok {
-			return errors.New("must be text (quote it?)") // and may be a secret
-		}
-		*into = s
-		return nil
 	case *int:
 		n, ok := raw.(int)
 		if !ok {
@@ -174,6 +184,14 @@ func decodeValue(node *yaml.Node, field reflect.Value) error {
 			return fmt.Errorf("must be a whole number, not %v", raw)
 		}
 		*into = &n
+		return nil
+	}
+	if field.Kind() == reflect.String {
+		s, ok := raw.(string)
+		if !ok {
+			return errors.New("must be text (quote it?)") // and may be a secret
+		}
+		field.SetString(s)
 		return nil
 	}
 	return errors.New("has a type that this server cannot read")
