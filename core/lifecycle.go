@@ -123,10 +123,10 @@ type NumberedRun interface {
 type Reported struct {
 	// Refused are those that were not recorded and never will be.
 	Refused []RefusedReport
-	// Sequence is the sequence number of the last event that the call recorded or
-	// recognised, as far as it is known: none of its reports comes later in the
-	// stream than the first event of the next one. 0: it is not known of any.
-	// What is not 0 is good for [Report.Since] of the next call.
+	// Sequence is the highest known sequence number of the events that the call
+	// recorded or recognised, 0 where none is: of a repetition that was not
+	// verified, that of the epoch's last event alone is known. What is not 0 is good
+	// for [Report.Since] of the next call, also where it is lower than the one before.
 	Sequence int64
 }
 

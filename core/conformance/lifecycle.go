@@ -36,5 +36,5 @@ func RunLifecycle(t *testing.T, h LifecycleHarness) {
 		t.Fatal("LifecycleHarness.NewStores and New must not be nil")
 	}
 	runChecks(t, h, startChecks, runnableChecks, reportChecks, tokenChecks, suspendChecks,
-		endChecks, outsideChecks, cancelChecks, closeChecks, fullStreamChecks, faultChecks)
+		endChecks, outsideChecks, cancelChecks, closeChecks, fullStreamChecks, faultChecks, numberedChecks, verifyChecks)
 }

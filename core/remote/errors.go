@@ -21,6 +21,8 @@ type Error struct {
 
 	means error // the error of package taskbridge, nil for none
 	index int   // of the report that was refused; -1 for none
+	// sequence comes with ORDINAL_REUSED.
+	sequence int64
 }
 
 func (e *Error) Error() string {
@@ -65,6 +67,9 @@ func refusal(r *http.Response, body []byte, now time.Time) error {
 	if index, ok := number(problem.Details, "index"); ok {
 		e.index = index
 	}
+	if sequence, ok := problem.Details["sequence"].(float64); ok {
+		e.sequence = int64(sequence)
+	}
 	e.means = meaning(e, problem.Details)
 	return e
 }
@@ -80,6 +85,8 @@ func meaning(e *Error, details map[string]any) error {
 		return taskbridge.ErrStaleProducer
 	case workerapi.CodeTaskFinished:
 		return taskbridge.ErrTaskFinished
+	case workerapi.CodeOrdinalReused:
+		return taskbridge.ErrOrdinalReused
 	case workerapi.CodeStreamFull:
 		return taskbridge.ErrStreamFull
 	case "TASK_NOT_FOUND":

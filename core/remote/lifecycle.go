@@ -35,7 +35,8 @@ func (l *Lifecycle) CloseIdleConnections() { l.opts.HTTPClient.CloseIdleConnecti
 // Start begins or joins an attempt; see [taskbridge.TaskLifecycle]. It tries
 // again what may pass until ctx ends. A claim with an Instance is not runnable:
 // the work of a server's own process is not remote. The run's Task has what the
-// server tells a worker, which leaves out what only services need.
+// server tells a worker, which leaves out what only services need. Under a claim
+// with an epoch it is a [taskbridge.NumberedRun], which buffers nothing.
 //
 // A start whose answer was lost is made again and joins what the first one
 // began; unless another claim has come in between, which is [taskbridge.ErrStaleAttempt].
@@ -58,6 +59,9 @@ func (l *Lifecycle) Start(ctx context.Context, taskID string, claim taskbridge.C
 	}
 	run := newRun(l, claim, answer)
 	run.begin()
+	if claim.Epoch > 0 {
+		return &numberedRun{run: run, turn: make(chan struct{}, 1)}, nil
+	}
 	return run, nil
 }
 
@@ -72,13 +76,20 @@ func checkClaim(claim taskbridge.Claim) error {
 	if claim.ID == "" {
 		return &taskbridge.ArgumentError{Field: "claim", Reason: "must not be empty"}
 	}
+	if claim.Epoch < 0 { // the wire has no word for it
+		return &taskbridge.ArgumentError{Field: "epoch", Reason: "must not be negative"}
+	}
 	return nil
 }
 
 // start makes the request for a start, with the attempt token that has expired
 // if there is one.
 func (l *Lifecycle) start(ctx context.Context, taskID string, claim taskbridge.Claim, attemptToken string, again func(error) bool) (*startAnswer, error) {
-	body, err := encode(workerapi.StartRequest{Claim: claim.ID, Producer: claim.Producer, AttemptToken: attemptToken})
+	content := workerapi.StartRequest{Claim: claim.ID, Producer: claim.Producer, AttemptToken: attemptToken}
+	if claim.Epoch > 0 {
+		content.Epoch = &claim.Epoch
+	}
+	body, err := encode(content)
 	if err != nil {
 		return nil, err
 	}

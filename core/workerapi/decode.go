@@ -181,6 +181,7 @@ func (h *handler) decodeReports(c *call) ([]taskbridge.Report, error) {
 		return nil, &taskbridge.ArgumentError{Field: "firstOrdinal", Reason: fmt.Sprintf("must be 1 to %d", most)}
 	}
 	all := make([]taskbridge.Report, len(request.Reports))
+	ordinal := request.FirstOrdinal
 	for i, raw := range request.Reports {
 		var report Report
 		if err := unmarshal(raw, reportNames, &report); err != nil {
@@ -192,7 +193,14 @@ func (h *handler) decodeReports(c *call) ([]taskbridge.Report, error) {
 		if all[i], err = report.report(); err != nil {
 			return nil, &taskbridge.ReportError{Index: i, Err: err}
 		}
-		all[i].Ordinal = request.FirstOrdinal + int64(i)
+		if report.Ordinal != 0 {
+			if report.Ordinal < ordinal {
+				return nil, &taskbridge.ReportError{Index: i, Err: &taskbridge.ArgumentError{Field: "ordinal", Reason: fmt.Sprintf("must be %d or more", ordinal)}}
+			}
+			ordinal = report.Ordinal
+		}
+		all[i].Ordinal, all[i].Verify, all[i].Since = ordinal, taskbridge.Verification(report.Verify), report.Since
+		ordinal++
 	}
 	return all, nil
 }
@@ -211,6 +219,11 @@ func (h *handler) decodeSettle(c *call) (taskbridge.Outcome, error) {
 	var report Report
 	if err := unmarshal(request.Outcome, reportNames, &report); err != nil {
 		return taskbridge.Outcome{}, wrongForm(fmt.Errorf("outcome: %w", err))
+	}
+	for field, set := range map[string]bool{"ordinal": report.Ordinal != 0, "verify": report.Verify != "", "since": report.Since != 0} {
+		if set {
+			return taskbridge.Outcome{}, &taskbridge.ArgumentError{Field: field, Reason: "does not go with a settlement"}
+		}
 	}
 	return report.outcome()
 }

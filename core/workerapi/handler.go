@@ -144,6 +144,11 @@ func (h *handler) start(c *call) (any, error) {
 	} else {
 		g.claim = hashClaim(request.Claim)
 		claim := taskbridge.Claim{ID: request.Claim, Producer: request.Producer}
+		if request.Epoch != nil {
+			if claim.Epoch = *request.Epoch; claim.Epoch == 0 { // which is none to core
+				claim.Epoch = -1
+			}
+		}
 		row, g.AttemptRef, err = h.opts.Service.Begin(c.r.Context(), c.taskID, claim)
 	}
 	if err != nil {
@@ -166,8 +171,9 @@ func (h *handler) earlier(taskID string, request StartRequest) (grant, error) {
 		return g, unauthenticated()
 	case g.TaskID != taskID:
 		return g, forbidden()
-	case g.claim != hashClaim(request.Claim) || g.Producer.Name != producer:
-		return g, &taskbridge.ArgumentError{Field: "attemptToken", Reason: "is not of this claim and producer"}
+	case g.claim != hashClaim(request.Claim) || g.Producer.Name != producer,
+		g.Numbered != (request.Epoch != nil), g.Numbered && g.Producer.Epoch != *request.Epoch:
+		return g, &taskbridge.ArgumentError{Field: "attemptToken", Reason: "is not of this claim, producer and epoch"}
 	}
 	return g, nil
 }
@@ -181,10 +187,16 @@ func (h *handler) reports(c *call) (any, error) {
 		return nil, err
 	}
 	row, reported, err := h.opts.Service.Report(c.r.Context(), c.credential.grant.AttemptRef, reports)
+	if errors.Is(err, taskbridge.ErrOrdinalReused) {
+		p := problemOf(err)
+		p.details["sequence"] = reported.Sequence
+		return nil, p
+	}
 	if err != nil {
 		return nil, err
 	}
 	answer := h.attemptOf(row, c.credential.grant)
+	answer.Sequence = reported.Sequence
 	for _, r := range reported.Refused {
 		p := problemOf(r.Err)
 		answer.Refused = append(answer.Refused, Refusal{Ordinal: r.Ordinal, Code: p.code, Message: p.message})

@@ -58,6 +58,7 @@ var sentinels = []struct {
 	{taskbridge.ErrNotRunnable, http.StatusConflict, CodeNotRunnable},
 	{taskbridge.ErrStaleAttempt, http.StatusConflict, CodeStaleAttempt},
 	{taskbridge.ErrStaleProducer, http.StatusConflict, CodeStaleProducer},
+	{taskbridge.ErrOrdinalReused, http.StatusConflict, CodeOrdinalReused},
 	{taskbridge.ErrTaskFinished, http.StatusConflict, CodeTaskFinished},
 	{taskbridge.ErrStreamFull, http.StatusConflict, CodeStreamFull},
 	{taskbridge.ErrInvalidArgument, http.StatusUnprocessableEntity, codeRequestValidation},

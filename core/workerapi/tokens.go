@@ -137,14 +137,19 @@ func (s *Signer) renew(g grant) (string, time.Time) {
 	return seal(attemptPrefix, s.keys[0].attempt, g.encode()), g.expires
 }
 
-// encode: attempt, epoch and time of expiry as uvarints, the claim's hash, the
-// producer's name behind its length, and the task id.
+// encode: attempt, epoch and time of expiry as uvarints, the claim's hash, a zero
+// where the epoch is the claim's own, the producer's name behind its length, and
+// the task id. (A server that knows no such epochs takes the zero for a name
+// without a letter, and what follows for no task id.)
 func (g grant) encode() []byte {
 	b := make([]byte, 0, 128)
 	b = binary.AppendUvarint(b, uint64(g.Attempt))
 	b = binary.AppendUvarint(b, uint64(g.Producer.Epoch))
 	b = binary.AppendUvarint(b, uint64(g.expires.UnixMilli()))
 	b = append(b, g.claim[:]...)
+	if g.Numbered {
+		b = append(b, 0)
+	}
 	b = append(b, byte(len(g.Producer.Name)))
 	b = append(b, g.Producer.Name...)
 	return append(b, g.TaskID...)
@@ -164,13 +169,17 @@ func decodeGrant(b []byte) (g grant, ok bool) {
 		return g, false
 	}
 	copy(g.claim[:], b)
+	numbered := false
 	length, b := int(b[len(g.claim)]), b[len(g.claim)+1:]
-	if len(b) < length {
+	if length == 0 && len(b) > 0 {
+		numbered, length, b = true, int(b[0]), b[1:]
+	}
+	if length == 0 || len(b) < length {
 		return g, false
 	}
 	g.AttemptRef = taskbridge.AttemptRef{
 		TaskID: string(b[length:]), Attempt: numbers[0],
-		Producer: taskbridge.Producer{Name: string(b[:length]), Epoch: numbers[1]},
+		Producer: taskbridge.Producer{Name: string(b[:length]), Epoch: numbers[1]}, Numbered: numbered,
 	}
 	g.expires = time.UnixMilli(numbers[2]).UTC()
 	// One content, one form.

@@ -36,13 +36,18 @@
 // their order and without a hole. The answer to a request with reports tells of a
 // cancellation as of when the request came in, or later.
 //
+// A start may bring an epoch of its own. Then the ordinals are those of the
+// epoch, whoever starts under it and how often: a source that is read again from
+// its beginning is recognised. What is taken for a repetition can be verified.
+//
 // # Errors
 //
 // As in the protocol: {code, message, details, timestamp}. Besides the codes of
 // the client's API: 401 AUTHENTICATION_ERROR for a token that is expired, forged
 // or missing; 403 TASK_OWNERSHIP_ERROR for one that does not reach this far; 409
 // NOT_RUNNABLE (do not run the work), STALE_ATTEMPT and STALE_PRODUCER (stop: it
-// runs elsewhere), TASK_FINISHED, and STREAM_FULL for a notice.
+// runs elsewhere), TASK_FINISHED, ORDINAL_REUSED for a
+// report that is no repetition, and STREAM_FULL for a notice.
 //
 // 422 REQUEST_VALIDATION_ERROR has details.field and details.reason, 413
 // PAYLOAD_TOO_LARGE has details.field, details.bytes and details.limit (of a body
@@ -67,6 +72,10 @@ const (
 	CodeStaleAttempt  = "STALE_ATTEMPT"
 	CodeStaleProducer = "STALE_PRODUCER"
 	CodeTaskFinished  = "TASK_FINISHED"
+	// CodeOrdinalReused: the stream has a report's ordinal for another one. The
+	// reports before details.index are recorded; details.sequence is
+	// [AttemptResponse].Sequence.
+	CodeOrdinalReused = "ORDINAL_REUSED"
 	// CodeStreamFull is the code of a refused report, or of the answer to a notice.
 	CodeStreamFull = "STREAM_FULL"
 )
@@ -85,9 +94,12 @@ type StartRequest struct {
 	Claim string `json:"claim"`
 	// Producer is optional, see taskbridge.Claim.
 	Producer string `json:"producer,omitempty"`
+	// Epoch is optional, 1 to 2^53-1, and goes with a producer: see
+	// taskbridge.Claim. Starts under the same one number their reports together.
+	Epoch *int64 `json:"epoch,omitempty"`
 	// AttemptToken is optional: an attempt token of this claim that may have
 	// expired. If its attempt is still the task's, the start is that one again:
-	// same epoch, and ordinals go on. So a worker that was held up for longer than
+	// same epoch (which is repeated here where it was given), and ordinals go on. So a worker that was held up for longer than
 	// its token can send what it has without doubling anything. If it is not (409
 	// STALE_ATTEMPT), or the token is of another claim (422), nothing is started. A
 	// task that has ended meanwhile is no error here: see the answer's status.
@@ -128,6 +140,9 @@ type AttemptResponse struct {
 	// Refused are the reports of the request that were not recorded and never
 	// will be.
 	Refused []Refusal `json:"refused,omitempty"`
+	// Sequence is the highest known sequence number of the events that the reports
+	// of the request are in the stream, see taskbridge.Reported.
+	Sequence int64 `json:"sequence,omitempty"`
 }
 
 // Refusal says why one report was not recorded. The code is [CodeStreamFull]; or,
@@ -141,8 +156,9 @@ type Refusal struct {
 // ReportsRequest has reports in their order, 1 to [MaxReports] of them. Either all
 // of them are valid or nothing is recorded (422 or 413, with details.index).
 type ReportsRequest struct {
-	// FirstOrdinal is the ordinal of the first; the others follow densely. It is
-	// 1 or more, at most 2^53-1001, and higher than any ordinal of this start before.
+	// FirstOrdinal is the ordinal of the first; each other one's is the next, unless
+	// it says otherwise. It is 1 or more, at most 2^53-1001, and, unless the start
+	// has an epoch of its own, higher than any ordinal of this start before.
 	FirstOrdinal int64    `json:"firstOrdinal"`
 	Reports      []Report `json:"reports"`
 }
@@ -180,6 +196,12 @@ type Report struct {
 	Suspension json.RawMessage `json:"suspension,omitempty"`
 	// Result goes with complete: any JSON; absent means null.
 	Result json.RawMessage `json:"result,omitempty"`
+	// Ordinal leaves a gap behind the report before: absent means the next one.
+	Ordinal int64 `json:"ordinal,omitempty"`
+	// Verify, which is duplicate or always, and Since go with progress, message and
+	// token; see taskbridge.Verification. Absent: the ordinal alone decides.
+	Verify string `json:"verify,omitempty"`
+	Since  int64  `json:"since,omitempty"`
 	// Code and Retryable go with fail; the code is required.
 	Code      string `json:"code,omitempty"`
 	Retryable bool   `json:"retryable,omitempty"`
