@@ -1,7 +1,6 @@
 // Package k8sjob runs tasks as Kubernetes Jobs.
 //
-// It is not there yet: the package is empty, and its module is only a place in
-// the layout. README.md says what it is going to hold. Until then
-// github.com/taskbridge/taskbridge/adapters/process runs tasks as local
-// commands, and a host can implement taskbridge.TaskExecutor itself.
+// A task type is a Job template, a task one Job of one pod. What the pod prints,
+// how its container ends and what happens to the Job become the task's events;
+// see the module's README.
 package k8sjob

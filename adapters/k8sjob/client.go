@@ -1,0 +1,67 @@
+package k8sjob
+
+import (
+	"fmt"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// ClientOptions configures [NewClient].
+type ClientOptions struct {
+	// Kubeconfig is the path of a kubeconfig file; "": the service account of the
+	// pod that this process runs in. $KUBECONFIG and ~/.kube/config are never looked
+	// at: they are a person's, and may be of any cluster.
+	Kubeconfig string
+	// Context is one of the file's; "": its current one.
+	Context string
+	// QPS and Burst bound the requests a second; defaults 100 and 200. (client-go's
+	// own are 5 and 10: a Job a second.)
+	QPS   float32
+	Burst int
+	// UserAgent is told to the API server; default "taskbridge".
+	UserAgent string
+}
+
+// NewClient makes a client. It reads the file, or the pod's service account, and
+// does not connect.
+func NewClient(opts ClientOptions) (kubernetes.Interface, error) {
+	config, err := restConfig(opts)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes client: %w", err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes client: %w", err)
+	}
+	return client, nil
+}
+
+func restConfig(opts ClientOptions) (*rest.Config, error) {
+	var (
+		config *rest.Config
+		err    error
+	)
+	if opts.Kubeconfig == "" {
+		config, err = rest.InClusterConfig()
+	} else {
+		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+			&clientcmd.ClientConfigLoadingRules{ExplicitPath: opts.Kubeconfig},
+			&clientcmd.ConfigOverrides{CurrentContext: opts.Context}).ClientConfig()
+	}
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst, config.UserAgent = 100, 200, "taskbridge"
+	if opts.QPS != 0 {
+		config.QPS = opts.QPS
+	}
+	if opts.Burst != 0 {
+		config.Burst = opts.Burst
+	}
+	if opts.UserAgent != "" {
+		config.UserAgent = opts.UserAgent
+	}
+	return config, nil
+}
