@@ -195,8 +195,8 @@ func (r *numberedRun) postNumbered(ctx context.Context, content []workerapi.Repo
 	request := workerapi.ReportsRequest{FirstOrdinal: content[0].Ordinal, Reports: slices.Clone(content)}
 	next := request.FirstOrdinal
 	for i, report := range content {
-		if report.Ordinal == next {
-			request.Reports[i].Ordinal = 0 // said by those before it
+		if report.Ordinal == next || (&entry{report: report}).last() {
+			request.Reports[i].Ordinal = 0 // said by those before it, or of no account
 		}
 		next = report.Ordinal + 1
 	}

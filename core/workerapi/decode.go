@@ -220,19 +220,14 @@ func (h *handler) decodeSettle(c *call) (taskbridge.Outcome, error) {
 	if err := unmarshal(request.Outcome, reportNames, &report); err != nil {
 		return taskbridge.Outcome{}, wrongForm(fmt.Errorf("outcome: %w", err))
 	}
-	for field, set := range map[string]bool{"ordinal": report.Ordinal != 0, "verify": report.Verify != "", "since": report.Since != 0} {
-		if set {
-			return taskbridge.Outcome{}, &taskbridge.ArgumentError{Field: field, Reason: "does not go with a settlement"}
-		}
-	}
 	return report.outcome()
 }
 
 // fieldsOf says which fields count for which type.
 var fieldsOf = map[ReportType][]string{
-	ReportProgress:  {"progress", "stage", "message"},
-	ReportMessage:   {"message", "level"},
-	ReportToken:     {"text"},
+	ReportProgress:  {"progress", "stage", "message", "ordinal", "verify", "since"},
+	ReportMessage:   {"message", "level", "ordinal", "verify", "since"},
+	ReportToken:     {"text", "ordinal", "verify", "since"},
 	ReportSuspend:   {"suspension"},
 	ReportComplete:  {"result", "message"},
 	ReportFail:      {"code", "message", "retryable"},
@@ -263,6 +258,9 @@ func (r Report) check() error {
 		{"result", r.Result != nil},
 		{"code", r.Code != ""},
 		{"retryable", r.Retryable},
+		{"ordinal", r.Ordinal != 0},
+		{"verify", r.Verify != ""},
+		{"since", r.Since != 0},
 	} {
 		if field.set && !slices.Contains(fields, field.name) {
 			return &taskbridge.ArgumentError{Field: field.name, Reason: "does not go with " + string(r.Type)}

@@ -61,8 +61,15 @@ func TestATokenSaysWhatWasSigned(t *testing.T) {
 	if len(submission) > 100 || len(attempt) > 150 {
 		t.Errorf("%d and %d bytes are not short", len(submission), len(attempt))
 	}
+	// The epoch may be the claim's own.
+	g.Numbered = true
+	numbered, _ := s.renew(g)
+	if got, ok := s.openAttempt(numbered); !ok || got != g || numbered == attempt {
+		t.Errorf("%+v, want %+v", got, g)
+	}
 	// The longest there can be.
 	g.TaskID, g.Producer.Name, g.Attempt, g.Producer.Epoch = strings.Repeat("t", 255), strings.Repeat("p", 255), 1<<63-1, 1<<63-1
+	g.Numbered = true
 	longest, _ := s.renew(g)
 	if got, ok := s.openAttempt(longest); !ok || got.AttemptRef != g.AttemptRef {
 		t.Errorf("the longest token, %d bytes: %+v", len(longest), got)

@@ -196,10 +196,11 @@ type Report struct {
 	Suspension json.RawMessage `json:"suspension,omitempty"`
 	// Result goes with complete: any JSON; absent means null.
 	Result json.RawMessage `json:"result,omitempty"`
-	// Ordinal leaves a gap behind the report before: absent means the next one.
+	// Ordinal goes with progress, message and token: it leaves a gap behind the
+	// report before. Absent means the next one.
 	Ordinal int64 `json:"ordinal,omitempty"`
 	// Verify, which is duplicate or always, and Since go with progress, message and
-	// token; see taskbridge.Verification. Absent: the ordinal alone decides.
+	// token, too; see taskbridge.Verification. Absent: the ordinal alone decides.
 	Verify string `json:"verify,omitempty"`
 	Since  int64  `json:"since,omitempty"`
 	// Code and Retryable go with fail; the code is required.
