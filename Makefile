@@ -13,7 +13,7 @@ GO ?= go
 # is missing. release is no part of the workspace: it alone needs its library.
 MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
 	examples/embedding examples/checksums examples/asynq-worker examples/remote-worker \
-	examples/embedding-process examples/temporal-worker
+	examples/embedding-process examples/temporal-worker examples/k8sjob
 ALL_MODULES := $(MODULES) release
 
 # Where the working copy belongs to somebody else (a container, say), git answers
@@ -121,6 +121,7 @@ test-examples: $(GOTESTSUM) cc redis temporal-devserver ## the example programs
 	$(call test_module,examples/asynq-worker)
 	$(call test_module,examples/temporal-worker)
 	$(call test_module,examples/remote-worker)
+	$(call test_module,examples/k8sjob)
 
 .PHONY: test-rehearsal
 test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others get them
