@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
@@ -55,6 +56,12 @@ func (e *Executor) cancelWorkflow(ctx context.Context, task taskbridge.Task, rea
 		// The end is seen like any other; the row's intent makes it a cancellation.
 		return e.Client.TerminateWorkflow(ctx, id, "", terminateReason(reason))
 	}
+	return e.askWorkflow(ctx, task, reason)
+}
+
+// askWorkflow asks a workflow to stop in the way of its type.
+func (e *Executor) askWorkflow(ctx context.Context, task taskbridge.Task, reason string) error {
+	id := e.Prefix + task.ID
 	if signal := e.Types[task.Type].Cancel.Signal; signal != "" {
 		return e.Client.SignalWorkflow(ctx, id, "", signal, CancelSignal{TaskID: task.ID, Reason: reason})
 	}
@@ -64,7 +71,11 @@ func (e *Executor) cancelWorkflow(ctx context.Context, task taskbridge.Task, rea
 func terminateReason(reason string) string { return "cancelled by a client of TaskBridge: " + reason }
 
 func (e *Executor) graceIsOver(task taskbridge.Task) bool {
-	grace, asked := e.Types[task.Type].Cancel.TerminateAfter, task.Cancellation.RequestedAt
+	return e.graceSince(task, task.Cancellation.RequestedAt)
+}
+
+func (e *Executor) graceSince(task taskbridge.Task, asked time.Time) bool {
+	grace := e.Types[task.Type].Cancel.TerminateAfter
 	return grace > 0 && !asked.IsZero() && !e.Clock.Now().Before(asked.Add(grace))
 }
 
@@ -97,8 +108,7 @@ func (e *Executor) cancelActivity(ctx context.Context, task taskbridge.Task, rea
 		if err != nil {
 			return err
 		}
-		if description.Status == enumspb.ACTIVITY_EXECUTION_STATUS_RUNNING && description.LastStartedTime.IsZero() &&
-			description.RunState == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED {
+		if description.Status == enumspb.ACTIVITY_EXECUTION_STATUS_RUNNING && !activityBegun(description) {
 			if err := handle.Terminate(ctx, client.TerminateActivityOptions{Reason: terminateReason(reason)}); err != nil {
 				return err
 			}

@@ -20,8 +20,8 @@ import (
 )
 
 // bothWays runs a test with workers that have the plugin and with ones that have
-// not; the reconciler looks at no silent task, so that the sweep finds what the
-// workers don't tell.
+// not; nobody looks at what was just submitted or is silent, so that the sweep finds
+// what the workers don't tell.
 func bothWays(t *testing.T, opts fixtureOptions, test func(t *testing.T, f *fixture, plain bool)) {
 	t.Parallel()
 	for name, plain := range map[string]bool{"with the plugin": false, "without": true} {
@@ -29,6 +29,7 @@ func bothWays(t *testing.T, opts fixtureOptions, test func(t *testing.T, f *fixt
 			t.Parallel()
 			opts := opts
 			opts.submission = &unwatched
+			opts.change = func(o *Options) { o.FirstLook = time.Hour }
 			f := newFixture(t, opts).reconcile()
 			if plain {
 				f.serve(worker.Options{})

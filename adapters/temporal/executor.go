@@ -22,7 +22,10 @@ type Executor struct {
 	Options
 
 	stop    context.CancelFunc
-	sweeper sync.WaitGroup
+	workers sync.WaitGroup
+	follow  *follower // nil without Rows
+
+	pageSize int32
 }
 
 var (
@@ -39,17 +42,19 @@ func New(opts Options) (*Executor, error) {
 		return nil, fmt.Errorf("temporal: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	e := &Executor{Options: opts, stop: stop}
+	e := &Executor{Options: opts, stop: stop, pageSize: defaultPageSize}
 	if opts.Rows != nil {
-		e.sweeper.Go(func() { e.sweep(ctx) })
+		e.follow = newFollower(e)
+		e.workers.Go(func() { e.follow.run(ctx) })
+		e.workers.Go(func() { e.sweep(ctx) })
 	}
 	return e, nil
 }
 
-// Close ends the sweep. Tasks go on where they are.
+// Close ends the looks and the sweep. Tasks go on where they are.
 func (e *Executor) Close() error {
 	e.stop()
-	e.sweeper.Wait()
+	e.workers.Wait()
 	return nil
 }
 
@@ -100,6 +105,9 @@ func (e *Executor) SubmitTask(ctx context.Context, task taskbridge.Task) error {
 	)
 	switch {
 	case err == nil, errors.As(err, &running), errors.As(err, &there):
+		if e.follow != nil {
+			e.follow.add(task.ID)
+		}
 		return nil
 	case errors.As(err, &rejected):
 		return err

@@ -20,6 +20,9 @@ import (
 // the result or failure of what has ended. It looks at the latest run alone: an
 // earlier one that was retried, continued or reset says nothing about the end.
 //
+// Work that has begun, and whose task nobody has started, has it started on its
+// behalf: see begun.go.
+//
 // What Temporal does not know was never there if its submission is not recorded,
 // since the namespace remembers longer than a submission may be repeated; else it
 // is "gone".
@@ -77,11 +80,19 @@ func (e *Executor) inspectWorkflow(ctx context.Context, task taskbridge.Task) (t
 		return taskbridge.Inspection{}, err
 	}
 	info := description.GetWorkflowExecutionInfo()
-	switch info.GetStatus() {
-	case enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED:
-		if task.Attempt == 0 && waits(description) {
+	if task.Attempt == 0 {
+		begun, err := e.hasBegun(ctx, description)
+		if err != nil {
+			return taskbridge.Inspection{}, err
+		}
+		if begun {
+			e.tryStartFor(ctx, task, info.GetFirstRunId())
+		} else if open(info.GetStatus()) {
 			return known(taskbridge.InspectionWaiting), nil
 		}
+	}
+	switch info.GetStatus() {
+	case enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED:
 		return known(taskbridge.InspectionRunning), nil
 	case enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
 		return terminated(task), nil
@@ -103,13 +114,33 @@ func cancelMessage(task taskbridge.Task) string {
 	return ""
 }
 
-// waits reports whether no worker has begun. The history's length tells it without
-// reading it: the start, the first task, and maybe a request for cancellation.
-func waits(description *workflowservice.DescribeWorkflowExecutionResponse) bool {
-	pending := description.GetPendingWorkflowTask()
-	return description.GetWorkflowExecutionInfo().GetHistoryLength() <= 3 &&
-		(pending == nil || pending.GetState() == enumspb.PENDING_WORKFLOW_TASK_STATE_SCHEDULED && pending.GetAttempt() <= 1)
+func open(status enumspb.WorkflowExecutionStatus) bool {
+	return status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED
 }
+
+// hasBegun reports whether a worker has begun with the workflow. Mostly the
+// description says so; else the history is read.
+func (e *Executor) hasBegun(ctx context.Context, description *workflowservice.DescribeWorkflowExecutionResponse) (bool, error) {
+	info, pending := description.GetWorkflowExecutionInfo(), description.GetPendingWorkflowTask()
+	switch info.GetStatus() {
+	case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
+		enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED, enumspb.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:
+		return true, nil // a worker ended the run
+	}
+	switch {
+	case info.GetFirstRunId() != "" && info.GetExecution().GetRunId() != info.GetFirstRunId():
+		return true, nil // an earlier run has
+	case pending != nil && (pending.GetState() != enumspb.PENDING_WORKFLOW_TASK_STATE_SCHEDULED || pending.GetAttempt() > 1):
+		return true, nil
+	case info.GetHistoryLength() <= beginning:
+		return false, nil
+	}
+	return e.begun(ctx, info.GetExecution().GetWorkflowId())
+}
+
+// beginning is how long the history of a run is at most that no worker has begun,
+// but for signals: its start, its first task, a request for cancellation.
+const beginning = 3
 
 // closing reads how a run has ended from its last event.
 func (e *Executor) closing(ctx context.Context, workflowID, runID string) (taskbridge.Inspection, error) {
@@ -159,9 +190,12 @@ func (e *Executor) inspectActivity(ctx context.Context, task taskbridge.Task) (t
 	if err != nil {
 		return taskbridge.Inspection{}, err
 	}
+	if task.Attempt == 0 {
+		e.tryStartFor(ctx, task, activityClaim(description))
+	}
 	switch description.Status {
 	case enumspb.ACTIVITY_EXECUTION_STATUS_RUNNING, enumspb.ACTIVITY_EXECUTION_STATUS_PAUSED:
-		if task.Attempt == 0 && description.LastStartedTime.IsZero() {
+		if task.Attempt == 0 && !activityBegun(description) {
 			return known(taskbridge.InspectionWaiting), nil
 		}
 		return known(taskbridge.InspectionRunning), nil
@@ -181,6 +215,25 @@ func (e *Executor) inspectActivity(ctx context.Context, task taskbridge.Task) (t
 		return activityEnd(err), nil
 	}
 	return known(taskbridge.InspectionUnknown), nil
+}
+
+// activityBegun reports whether any attempt has begun. The SDK's LastStartedTime is
+// 1970 where Temporal says none.
+func activityBegun(description *client.ActivityExecutionDescription) bool {
+	return description.RawResponse.GetInfo().GetLastStartedTime() != nil
+}
+
+// activityClaim is the claim of the latest attempt that has begun, "" if none has.
+func activityClaim(description *client.ActivityExecutionDescription) string {
+	if !activityBegun(description) {
+		return ""
+	}
+	attempt := description.Attempt
+	switch description.RunState {
+	case enumspb.PENDING_ACTIVITY_STATE_SCHEDULED, enumspb.PENDING_ACTIVITY_STATE_PAUSED:
+		attempt = max(1, attempt-1) // the next one, which is still to begin
+	}
+	return fmt.Sprintf("%s/%d", description.ActivityRunID, attempt)
 }
 
 // activityEnd is the end of an activity that stands alone and failed. One that the

@@ -26,9 +26,9 @@ type Options struct {
 	Namespace string
 	// Lifecycle records the ends that are seen from outside.
 	Lifecycle taskbridge.TaskLifecycle
-	// Rows reads the rows of tasks for the sweep: the host's TaskRegistry will do.
-	// nil: there is no sweep, and what no worker reported is found only by the
-	// inspection of silent tasks.
+	// Rows reads the rows of tasks for the sweep and the first looks: the host's
+	// TaskRegistry will do. nil: there are none of these, and what no worker reported
+	// is found only by the inspection of silent tasks.
 	Rows Rows
 	// Types are the task types that are taken, by name; a task of another is
 	// rejected.
@@ -57,11 +57,18 @@ type Options struct {
 	// started.
 	StartTimeout time.Duration
 
+	// FirstLook is when a task is looked at first after its submission, if no worker
+	// has told of it by then: so TASK_STARTED comes, of workers without the plugin.
+	// While the work waits for a worker it is looked at again after twice, four
+	// times, ... up to sixteen times as long, and then as a silent task; default 1 s.
+	FirstLook time.Duration
+
 	// SweepInterval is the time between two looks at what has closed; default
 	// 15 s.
 	SweepInterval time.Duration
 	// SweepOverlap is how far each look reaches back before the one before it, since
-	// Temporal's lists are eventually consistent; default 1 min.
+	// Temporal's lists are eventually consistent; default 1 min. Times are those of
+	// Temporal's clock, whatever the server's own shows.
 	SweepOverlap time.Duration
 
 	// Submission is what the host gives to taskbridge.Options. Temporal must
@@ -140,8 +147,8 @@ func (o Options) checked() (Options, error) {
 		return o, errors.New("Options.Lifecycle must not be nil")
 	case len(o.Types) == 0:
 		return o, errors.New("Options.Types must name a task type")
-	case o.MaxPayload < 0 || o.StartTimeout < 0 || o.SweepInterval < 0 || o.SweepOverlap < 0:
-		return o, errors.New("Options.MaxPayload, StartTimeout, SweepInterval and SweepOverlap must not be negative")
+	case o.MaxPayload < 0 || o.StartTimeout < 0 || o.FirstLook < 0 || o.SweepInterval < 0 || o.SweepOverlap < 0:
+		return o, errors.New("Options.MaxPayload, StartTimeout, FirstLook, SweepInterval and SweepOverlap must not be negative")
 	case o.Submission.Deadline < 0 || o.Submission.UnknownLimit < 0:
 		return o, errors.New("Options.Submission must not be negative")
 	case strings.ContainsAny(o.Prefix, "'\"`\\%") || len(o.Prefix) > 200:
@@ -163,6 +170,7 @@ func (o Options) checked() (Options, error) {
 	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	o.MaxPayload = cmp.Or(o.MaxPayload, defaultMaxPayload)
 	o.StartTimeout = cmp.Or(o.StartTimeout, 3*time.Second)
+	o.FirstLook = cmp.Or(o.FirstLook, time.Second)
 	o.SweepInterval = cmp.Or(o.SweepInterval, 15*time.Second)
 	o.SweepOverlap = cmp.Or(o.SweepOverlap, time.Minute)
 	if o.DataConverter == nil {

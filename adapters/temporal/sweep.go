@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"sync"
 	"time"
-
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
@@ -20,25 +16,50 @@ type Rows interface {
 }
 
 // The sweep lists what has closed since it last looked and settles the tasks whose
-// end nobody recorded. It costs one request for a page of what has closed, and for
-// each task that has not ended one to describe its latest run and one for how
-// that ended; what is open costs nothing. What was closed while no server ran is
-// found by the inspection of silent tasks.
+// end nobody recorded; and it lists what has begun and is open, for work that must
+// not run. Each list costs one request for a page of what is new, and each task that
+// has not ended two or three more; what is open and not new costs nothing, but in a
+// server's first look. What was closed while no server ran is found by the
+// inspection of silent tasks.
 
-// closedRun is something that has closed.
-type closedRun struct {
+// listed is a run of a workflow or an activity that a list has.
+type listed struct {
 	taskID, runID string
 }
 
 // sweepState is what the sweep keeps between two looks.
 type sweepState struct {
-	from time.Time               // closed after this is not known yet
-	done map[closedRun]time.Time // dealt with, and when seen first
+	from  time.Time            // by Temporal's clock: what closed or began later is not known yet; zero before the first look
+	clock reckoning            // of Temporal's clock
+	done  map[listed]time.Time // dealt with, and when last seen
+	stray map[string]bool      // tasks whose work must not run, and whether there is more to be done about it
+}
+
+func newSweepState() *sweepState {
+	return &sweepState{done: map[listed]time.Time{}, stray: map[string]bool{}}
+}
+
+// reckoning tells what Temporal's clock shows at the least, from what it has shown:
+// the server's own may be wrong by more than the overlap, and would then hide ends.
+type reckoning struct{ shown, at time.Time }
+
+func (r *reckoning) saw(shown, at time.Time) {
+	if shown.After(r.now(at)) {
+		r.shown, r.at = shown, at
+	}
+}
+
+// now is the zero time as long as nothing was seen.
+func (r *reckoning) now(at time.Time) time.Time {
+	if r.shown.IsZero() {
+		return time.Time{}
+	}
+	return r.shown.Add(at.Sub(r.at))
 }
 
 // sweep looks again and again until ctx ends.
 func (e *Executor) sweep(ctx context.Context) {
-	state := &sweepState{from: e.Clock.Now().Add(-e.SweepOverlap), done: map[closedRun]time.Time{}}
+	state := newSweepState()
 	for {
 		timer := e.Clock.NewTimer(e.SweepInterval)
 		select {
@@ -48,7 +69,7 @@ func (e *Executor) sweep(ctx context.Context) {
 			return
 		}
 		if err := e.sweepOnce(ctx, state); err != nil && ctx.Err() == nil {
-			e.Logger.Warn("sweep of closed workflows failed, trying again", "error", err)
+			e.Logger.Warn("sweep failed, trying again", "error", err)
 		}
 	}
 }
@@ -60,81 +81,68 @@ func (e *Executor) sweepOnce(ctx context.Context, state *sweepState) error {
 	ctx, cancel := context.WithTimeout(ctx, max(e.SweepInterval, time.Minute))
 	defer cancel()
 	begun := e.Clock.Now()
-	since := state.from.UTC().Format(time.RFC3339Nano)
+	if state.from.IsZero() {
+		newest, err := e.newestClose(ctx)
+		if err != nil {
+			return err
+		}
+		state.clock.saw(newest, begun)
+	}
+	from := state.from
+	if from.IsZero() && !state.clock.shown.IsZero() {
+		from = state.clock.now(begun).Add(-e.SweepOverlap)
+	}
 	var failures []error
-	look := func(run closedRun) {
-		if _, done := state.done[run]; done {
-			return
-		}
-		if err := e.settleClosed(ctx, run.taskID); err != nil {
-			failures = append(failures, fmt.Errorf("task %s: %w", run.taskID, err))
-			return
-		}
-		state.done[run] = begun
+	err := e.listClosed(ctx, from, func(page []execution) {
+		failures = append(failures, e.settlePage(ctx, state, page, begun))
+	})
+	if err == nil {
+		// In the first look all that is open.
+		err = e.listOpen(ctx, state.from, func(page []execution) {
+			failures = append(failures, e.stopPage(ctx, state, page))
+		})
 	}
-	err := e.listClosed(ctx, since, look)
+	failures = append(failures, e.stopStrays(ctx, state), err)
 	if err != nil {
-		return errors.Join(append(failures, err)...)
+		return errors.Join(failures...)
 	}
-	state.from = begun.Add(-e.SweepOverlap)
+	// That what is listed is complete up to the overlap: Temporal's clock showed more
+	// than this when the lists were made.
+	state.from = state.clock.now(begun).Add(-e.SweepOverlap)
 	for run, seen := range state.done {
-		if seen.Before(state.from.Add(-e.SweepOverlap)) {
-			delete(state.done, run)
+		if seen.Before(begun) {
+			delete(state.done, run) // no longer listed
 		}
 	}
 	return errors.Join(failures...)
 }
 
-// listClosed calls look for each run that has closed since, of workflows and of
-// activities that stand alone if there are any.
-func (e *Executor) listClosed(ctx context.Context, since string, look func(closedRun)) error {
-	workflows, activities := false, false
-	for _, options := range e.Types {
-		workflows = workflows || options.Activity == ""
-		activities = activities || options.Activity != ""
-	}
-	if workflows {
-		request := &workflowservice.ListWorkflowExecutionsRequest{
-			Namespace: e.Namespace, PageSize: 500,
-			Query: fmt.Sprintf("WorkflowId STARTS_WITH '%s' AND CloseTime > '%s' AND ExecutionStatus != 'ContinuedAsNew'", e.Prefix, since),
+// settlePage settles the tasks of what has closed.
+func (e *Executor) settlePage(ctx context.Context, state *sweepState, page []execution, begun time.Time) error {
+	var (
+		mu       sync.Mutex
+		failures []error
+		look     []listed
+	)
+	for _, run := range page {
+		state.clock.saw(run.closed, e.Clock.Now())
+		if _, done := state.done[run.listed]; done {
+			state.done[run.listed] = begun
+			continue
 		}
-		for {
-			page, err := e.Client.ListWorkflow(ctx, request)
-			if err != nil {
-				return fmt.Errorf("list closed workflows: %w", err)
-			}
-			for _, execution := range page.GetExecutions() {
-				e.found(execution.GetExecution().GetWorkflowId(), execution.GetExecution().GetRunId(), look)
-			}
-			if request.NextPageToken = page.GetNextPageToken(); len(request.NextPageToken) == 0 {
-				break
-			}
-		}
+		look = append(look, run.listed)
 	}
-	if activities {
-		list, err := e.Client.ListActivities(ctx, client.ListActivitiesOptions{
-			Query: fmt.Sprintf("ActivityId STARTS_WITH '%s' AND CloseTime > '%s'", e.Prefix, since),
-		})
+	inSlots(looksAtOnce, look, func(run listed) {
+		err := e.settleClosed(ctx, run.taskID)
+		mu.Lock()
+		defer mu.Unlock()
 		if err != nil {
-			return fmt.Errorf("list closed activities: %w", err)
+			failures = append(failures, fmt.Errorf("task %s: %w", run.taskID, err))
+			return
 		}
-		for execution, err := range list.Results {
-			if err != nil {
-				return fmt.Errorf("list closed activities: %w", err)
-			}
-			if execution.Status != enumspb.ACTIVITY_EXECUTION_STATUS_RUNNING {
-				e.found(execution.ActivityID, execution.ActivityRunID, look)
-			}
-		}
-	}
-	return nil
-}
-
-func (e *Executor) found(id, runID string, look func(closedRun)) {
-	taskID, ours := strings.CutPrefix(id, e.Prefix)
-	if ours && taskbridge.ValidTaskID(taskID) {
-		look(closedRun{taskID, runID})
-	}
+		state.done[run] = begun
+	})
+	return errors.Join(failures...)
 }
 
 // settleClosed ends a task of which some run has closed, if its latest run has and
@@ -147,6 +155,11 @@ func (e *Executor) settleClosed(ctx context.Context, taskID string) error {
 	if err != nil {
 		return err
 	}
+	return e.settleEnded(ctx, row)
+}
+
+// settleEnded inspects a task and ends it if its work has ended.
+func (e *Executor) settleEnded(ctx context.Context, row taskbridge.Task) error {
 	if _, ours := e.Types[row.Type]; !ours {
 		return nil
 	}
@@ -154,12 +167,48 @@ func (e *Executor) settleClosed(ctx context.Context, taskID string) error {
 	if err != nil || inspection.Knowledge != taskbridge.InspectionFinished {
 		return err // its latest run goes on
 	}
-	err = e.Lifecycle.Settle(ctx, taskID, inspection.Outcome)
+	err = e.Lifecycle.Settle(ctx, row.ID, inspection.Outcome)
 	if errors.Is(err, taskbridge.ErrTaskFinished) || errors.Is(err, taskbridge.ErrTaskNotFound) {
 		return nil
 	}
 	if err == nil {
-		e.Logger.Info("task settled by the sweep", "taskId", taskID, "status", inspection.Outcome.Status, "code", inspection.Outcome.Failure.Code)
+		e.Logger.Info("task settled from outside", "taskId", row.ID, "status", inspection.Outcome.Status, "code", inspection.Outcome.Failure.Code)
 	}
 	return err
+}
+
+// stopPage finds work that must not run among what is open.
+func (e *Executor) stopPage(ctx context.Context, state *sweepState, page []execution) error {
+	var failures []error
+	for _, run := range page {
+		state.clock.saw(run.started, e.Clock.Now())
+		if _, there := state.stray[run.taskID]; there {
+			continue
+		}
+		row, err := e.Rows.GetTask(ctx, run.taskID)
+		if err != nil && !errors.Is(err, taskbridge.ErrTaskNotFound) {
+			failures = append(failures, fmt.Errorf("task %s: %w", run.taskID, err))
+		}
+		if _, ours := e.Types[row.Type]; err == nil && ours && stray(row) {
+			state.stray[run.taskID] = true
+			e.Logger.Warn("work runs whose task has ended without it", "taskId", run.taskID, "status", row.Status)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// stopStrays stops what must not run, again while it goes on.
+func (e *Executor) stopStrays(ctx context.Context, state *sweepState) error {
+	var failures []error
+	for taskID, more := range state.stray {
+		if !more {
+			continue
+		}
+		done, err := e.stopStray(ctx, taskID)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("task %s: %w", taskID, err))
+		}
+		state.stray[taskID] = !done
+	}
+	return errors.Join(failures...)
 }
