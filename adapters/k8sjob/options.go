@@ -54,6 +54,10 @@ type Options struct {
 	// CreateTimeout bounds one submission, within the host's own time-out for one;
 	// default 3 s. The reconciler goes on with what was not created in time.
 	CreateTimeout time.Duration
+	// OutputTimeout is for how long the end of a task waits for output of its pod of
+	// which nothing comes any more; default 1 min. Then what was read is all, and a
+	// warning in the stream tells of it.
+	OutputTimeout time.Duration
 
 	Clock  taskbridge.Clock
 	Logger *slog.Logger // nil: discarded
@@ -141,6 +145,7 @@ type TypeOptions struct {
 const (
 	defaultInstance       = "taskbridge"
 	defaultCreateTimeout  = 3 * time.Second
+	defaultOutputTimeout  = time.Minute
 	defaultEnvInputLimit  = 4 << 10
 	maxEnvInputLimit      = 32 << 10
 	defaultPendingTimeout = 10 * time.Minute
@@ -168,14 +173,15 @@ func (o Options) checked() (Options, map[string]*jobTemplate, error) {
 		return o, nil, errors.New("Options.Rows must not be nil")
 	case len(o.Types) == 0:
 		return o, nil, errors.New("Options.Types must name a task type")
-	case o.CreateTimeout < 0:
-		return o, nil, errors.New("Options.CreateTimeout must not be negative")
+	case o.CreateTimeout < 0 || o.OutputTimeout < 0:
+		return o, nil, errors.New("Options.CreateTimeout and OutputTimeout must not be negative")
 	}
 	if _, ok := o.Lifecycle.(taskbridge.NumberedNoticer); !ok {
 		return o, nil, fmt.Errorf("Options.Lifecycle must be a taskbridge.NumberedNoticer, %T is none", o.Lifecycle)
 	}
 	o.Instance = cmp.Or(o.Instance, defaultInstance)
 	o.CreateTimeout = cmp.Or(o.CreateTimeout, defaultCreateTimeout)
+	o.OutputTimeout = cmp.Or(o.OutputTimeout, defaultOutputTimeout)
 	if err := checkInstance(o.Instance); err != nil {
 		return o, nil, fmt.Errorf("Options.Instance %q %w", o.Instance, err)
 	}

@@ -1,0 +1,195 @@
+package k8sjob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// attempt is a pod whose work has begun, as an attempt of the task. It belongs to
+// whoever has the key of its Job.
+type attempt struct {
+	pod    *podLevel
+	run    taskbridge.NumberedRun // nil: not started here yet
+	reader *reader                // of its output, nil: none yet
+	// over: it is fenced, or all that it said is known.
+	over bool
+	said said
+	// awaited is since when its output is waited for, to go on with the Job.
+	awaited time.Time
+	retryAt time.Time
+	tries   int
+	heard   hearing
+}
+
+// hearing is how far the reading of an output has come, over all its tries.
+type hearing struct {
+	at      atomic.Int64 // when it last came further, Unix nanoseconds
+	ordinal atomic.Int64 // to which report
+}
+
+// reader is one reading of a pod's output, from its beginning.
+type reader struct {
+	stop context.CancelFunc
+	done chan struct{}
+	// These are for whoever has seen done closed.
+	said said
+	err  error
+}
+
+const (
+	// claimProducer names our reports among those of a claim: work that reports over
+	// the worker API has the same claim.
+	claimProducer = "kubernetes"
+	// claimEpoch is always the same: what is reported is a function of the pod's
+	// output, whoever reads it.
+	claimEpoch = 1
+)
+
+// errLifecycle is of a lifecycle without what Options.Lifecycle asks for.
+var errLifecycle = errors.New("the runs of Options.Lifecycle are no taskbridge.NumberedRun")
+
+// start starts the attempt, or joins it.
+func (t *term) start(ctx context.Context, tr *track, a *attempt) error {
+	run, err := t.Lifecycle.Start(ctx, tr.job.taskID, taskbridge.Claim{ID: string(a.pod.uid), Producer: claimProducer, Epoch: claimEpoch})
+	if err != nil {
+		return err
+	}
+	numbered, ok := run.(taskbridge.NumberedRun)
+	if !ok {
+		return errors.Join(errLifecycle, run.Close())
+	}
+	a.run = numbered
+	t.aside.Go(func() {
+		select {
+		case <-numbered.Done():
+			if !errors.Is(numbered.Err(), taskbridge.ErrClosed) {
+				t.queue.Add(tr.key) // it was fenced, or the task has ended
+			}
+		case <-t.ctx.Done():
+		}
+	})
+	return nil
+}
+
+// read has the attempt's output read, if that is how its work reports.
+func (t *term) read(tr *track, a *attempt, now time.Time) (wait time.Duration) {
+	options, configured := t.Types[tr.job.taskType]
+	switch {
+	case a.over || a.run == nil:
+		return 0
+	case configured && options.Reports == ReportWorkerAPI:
+		a.over = a.pod.ended()
+		return 0
+	case a.reader != nil:
+		return t.readAgain(tr, a, now)
+	}
+	ctx, stop := context.WithCancel(t.ctx)
+	r := &reader{stop: stop, done: make(chan struct{})}
+	a.reader = r
+	pod, container, run := a.pod.object(), a.pod.container, &heardRun{a.run, t.Clock, &a.heard}
+	t.aside.Go(func() {
+		defer stop()
+		r.said, r.err = t.follow(ctx, pod, container, options, run)
+		close(r.done)
+		t.queue.Add(tr.key)
+	})
+	return 0
+}
+
+// readAgain takes what a reading that has ended found, or begins another one where it
+// has failed.
+func (t *term) readAgain(tr *track, a *attempt, now time.Time) (wait time.Duration) {
+	select {
+	case <-a.reader.done:
+	default:
+		return 0
+	}
+	err := a.reader.err
+	a.said = a.reader.said
+	switch {
+	case err == nil,
+		errors.Is(err, taskbridge.ErrStaleAttempt), errors.Is(err, taskbridge.ErrStaleProducer),
+		errors.Is(err, taskbridge.ErrTaskFinished), errors.Is(err, taskbridge.ErrTaskNotFound):
+		a.over = true
+		return 0
+	case a.retryAt.IsZero():
+		t.Logger.Warn("reading a pod's output failed, trying again", "taskId", tr.job.taskID, "pod", a.pod.name, "error", err)
+		a.retryAt = now.Add(min(retryMin<<min(a.tries, 20), retryMax))
+		a.tries++
+	}
+	if wait = a.retryAt.Sub(now); wait > 0 {
+		return wait
+	}
+	a.reader, a.retryAt = nil, time.Time{}
+	return t.read(tr, a, now)
+}
+
+// await returns how long to wait for the attempt's output, 0: it is over. It is not
+// waited for when nothing of it was recorded for Options.OutputTimeout, or after the time hard
+// if that is set: then what was read so far is all.
+func (t *term) await(ctx context.Context, tr *track, a *attempt, now, hard time.Time) (wait time.Duration, err error) {
+	if a.over || a.run == nil || a.reader == nil {
+		return 0, nil
+	}
+	if a.awaited.IsZero() {
+		a.awaited = now
+	}
+	quiet := a.awaited
+	if heard := time.Unix(0, a.heard.at.Load()); heard.After(quiet) {
+		quiet = heard
+	}
+	until := quiet.Add(t.OutputTimeout)
+	if !hard.IsZero() && hard.Before(until) {
+		until = hard
+	}
+	if wait = until.Sub(now); wait > 0 {
+		return wait, nil
+	}
+	a.reader.stop()
+	<-a.reader.done
+	a.said = a.reader.said
+	if a.reader.err == nil {
+		a.over = true
+		return 0, nil
+	}
+	t.Logger.Error("a pod's output was not read to its end in time; what it still says is lost",
+		"taskId", tr.job.taskID, "pod", a.pod.name, "error", a.reader.err)
+	err = t.notice(ctx, tr, noticeOutput, a.pod.created, taskbridge.LevelWarning,
+		fmt.Sprintf("The output of pod %s was not read to its end in time. What it still says is lost.", a.pod.name))
+	a.over = err == nil
+	return 0, err
+}
+
+// close ends what the attempt has at work. It may be called again.
+func (a *attempt) close() error {
+	if a.reader != nil {
+		a.reader.stop()
+		<-a.reader.done
+	}
+	if a.run == nil {
+		return nil
+	}
+	return a.run.Close()
+}
+
+// heardRun notes how far the reading has come.
+type heardRun struct {
+	taskbridge.NumberedRun
+	clock taskbridge.Clock
+	heard *hearing
+}
+
+// Report is the run's.
+func (r *heardRun) Report(ctx context.Context, reports []taskbridge.Report) (taskbridge.Reported, error) {
+	reported, err := r.NumberedRun.Report(ctx, reports)
+	if n := len(reports); err == nil && n > 0 && reports[n-1].Ordinal > r.heard.ordinal.Load() {
+		r.heard.ordinal.Store(reports[n-1].Ordinal)
+		r.heard.at.Store(r.clock.Now().UnixNano())
+	}
+	return reported, err
+}
