@@ -1,0 +1,88 @@
+package k8sjob
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+// endTime is for how long the end of a Job is left to whoever watches, who reads
+// what its pod said: from when it ended, or this process began to watch.
+const endTime = 5 * time.Minute
+
+// InspectTask asks the API server for the task's Job, and for its pods where it has
+// ended. A Job that has ended is "running" while its end is about to be recorded.
+//
+// A Job that is not there never was if the submission is not recorded and the work
+// not started; else somebody has deleted it. If the submission is not recorded, what
+// the Job's pod waits for is made if it is missing: who was submitting may have died
+// in between.
+func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskbridge.Inspection, error) {
+	if err := ctx.Err(); err != nil {
+		return taskbridge.Inspection{}, err
+	}
+	job, err := e.jobOf(ctx, task)
+	if err == nil && job == nil {
+		return missing(task), nil
+	}
+	var inspection taskbridge.Inspection
+	if err == nil {
+		inspection, err = e.inspectJob(ctx, task, job)
+	}
+	if err != nil {
+		return taskbridge.Inspection{}, fmt.Errorf("k8sjob: inspect: %w", err)
+	}
+	return inspection, nil
+}
+
+func known(knowledge taskbridge.Knowledge) taskbridge.Inspection {
+	return taskbridge.Inspection{Knowledge: knowledge}
+}
+
+// missing is what is known of a task whose Job is not there.
+func missing(task taskbridge.Task) taskbridge.Inspection {
+	switch {
+	case task.Status.Terminal():
+		return known(taskbridge.InspectionGone)
+	case task.Submission.State != taskbridge.SubmissionRecorded && task.Attempt == 0:
+		return known(taskbridge.InspectionAbsent)
+	}
+	outcome := failed(taskbridge.Failure{Code: CodeDeleted, Message: "the Job was deleted before it ended", Retryable: true})
+	return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, 0, outcome)}
+}
+
+func (e *Executor) inspectJob(ctx context.Context, task taskbridge.Task, job *batchv1.Job) (taskbridge.Inspection, error) {
+	level := levelOfJob(job)
+	switch {
+	case level.final != "" && task.Status.Terminal():
+		return known(taskbridge.InspectionGone), nil // what the work said is in the row, and nowhere else
+	case level.final != "" && (job.Labels[labelRecorded] != "" || e.unattended(level)):
+		pods, err := e.podsOf(ctx, job)
+		if err != nil {
+			return taskbridge.Inspection{}, err
+		}
+		outcome := outcomeOf(level, lastPod(level, pods), said{}, e.Types[task.Type].TailLines)
+		return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, level.finished, outcome)}, nil
+	case level.final != "" || level.deleting || task.Attempt > 0 || value(job.Status.Ready) > 0 || level.succeeded > 0 || level.failed > 0:
+		return known(taskbridge.InspectionRunning), nil
+	}
+	if task.Submission.State != taskbridge.SubmissionRecorded && task.Cancellation.RequestedAt.IsZero() {
+		if err := e.hand(ctx, task, job, ""); err != nil {
+			return taskbridge.Inspection{}, err
+		}
+	}
+	return known(taskbridge.InspectionWaiting), nil
+}
+
+// unattended reports whether a Job ended so long ago that nobody seems to watch.
+func (e *Executor) unattended(job *jobLevel) bool {
+	since := time.Unix(job.finished, 0)
+	if e.began.After(since) {
+		since = e.began
+	}
+	return e.Clock.Now().After(since.Add(endTime))
+}
