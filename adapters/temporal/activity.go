@@ -45,6 +45,12 @@ func (a *activityInbound) ExecuteActivity(ctx context.Context, in *interceptor.E
 	reporter := &Reporter{plugin: a.plugin, taskID: t.TaskID, info: info, claim: taskbridge.Claim{
 		ID: t.Claim, Token: t.Token, Producer: sharedProducer("activity", info.ActivityID, activityProducers),
 	}}
+	reporter.steps.claim = reporter.claim
+	reporter.steps.claim.Producer = sharedProducer(stepProducer, info.ActivityID, stepReporters)
+	var before handedOn
+	if payload := interceptor.Header(ctx)[numberingKey]; payload != nil && a.plugin.DataConverter.FromPayload(payload, &before) == nil {
+		reporter.steps.since = before.Since
+	}
 	defer reporter.close()
 	return a.Next.ExecuteActivity(context.WithValue(ctx, reporterKey{}, reporter), in)
 }
@@ -58,7 +64,8 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 			input = with.TaskInput()
 		}
 	}
-	run, err := a.start(ctx, taskID, taskbridge.Claim{ID: fmt.Sprintf("%s/%d", info.ActivityRunID, info.Attempt), Token: input.Token})
+	claim := taskbridge.Claim{ID: fmt.Sprintf("%s/%d", info.ActivityRunID, info.Attempt), Token: input.Token}
+	run, err := a.start(ctx, taskID, claim)
 	if over, _ := judged(err); over.Over {
 		return nil, temporal.NewNonRetryableApplicationError("the task is not to be run: "+over.Refused, typeNotRunnable, nil)
 	}
@@ -66,6 +73,8 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 		return nil, fmt.Errorf("start task %s: %w", taskID, err)
 	}
 	reporter := &Reporter{plugin: a.plugin, taskID: taskID, info: info, run: run, alone: true}
+	claim.Producer = stepProducer
+	reporter.steps.claim = claim
 	defer reporter.close()
 	work, stop := taskbridge.WorkContext(ctx, run)
 	defer stop()

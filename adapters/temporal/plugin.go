@@ -82,7 +82,7 @@ func newPlugin(opts PluginOptions) (*plugin, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &plugin{PluginOptions: opts, recorder: &recorder{lifecycle: opts.Lifecycle}}, nil
+	return &plugin{PluginOptions: opts, recorder: &recorder{opts.Lifecycle, opts.Clock}}, nil
 }
 
 // plugin intercepts what runs on a worker.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
+	"github.com/taskbridge/taskbridge/core/remote"
 )
 
 // recordActivity is the name of the activity that records what a local one could
@@ -16,10 +18,16 @@ const recordActivity = "taskbridge.record"
 // taskEvent is something to be recorded for a workflow. Exactly one of the pointers
 // is set, or none for a start.
 type taskEvent struct {
-	TaskID     string                 `json:"taskId"`
-	Claim      string                 `json:"claim"`
-	Producer   string                 `json:"producer"`
-	Token      string                 `json:"token,omitempty"`
+	TaskID   string `json:"taskId"`
+	Claim    string `json:"claim"`
+	Producer string `json:"producer"`
+	Token    string `json:"token,omitempty"`
+	// Epoch is the producer's; 0: there is none, and reports have no ordinals.
+	Epoch int64 `json:"epoch,omitempty"`
+	// Ordinal is that of progress or a message; Since is an event behind which it
+	// comes, 0 where none is known.
+	Ordinal    int64                  `json:"ordinal,omitempty"`
+	Since      int64                  `json:"since,omitempty"`
 	Progress   *taskbridge.Progress   `json:"progress,omitempty"`
 	Message    *taskbridge.Message    `json:"message,omitempty"`
 	Suspension *taskbridge.Suspension `json:"suspension,omitempty"`
@@ -32,12 +40,20 @@ type verdict struct {
 	Refused string `json:"refused,omitempty"`
 	// Over: the task has ended, or was never to run.
 	Over bool `json:"over,omitempty"`
+	// Numbered is in the answer to a start: the run numbers its reports. Histories
+	// of versions that did not have none.
+	Numbered bool `json:"numbered,omitempty"`
+	// Epoch is the one to go on under, where it is another one than the report's.
+	Epoch int64 `json:"epoch,omitempty"`
+	// Sequence is the report's place in the stream, 0 where it is not known.
+	Sequence int64 `json:"sequence,omitempty"`
 }
 
 // recorder records over the lifecycle. Each recording joins the attempt anew, so
 // that nothing is held for workflows that sleep.
 type recorder struct {
 	lifecycle taskbridge.TaskLifecycle
+	clock     taskbridge.Clock
 }
 
 // RecordLater is the activity with a name; see [recorder.RecordTaskEvent].
@@ -49,7 +65,10 @@ func (r *recorder) RecordLater(ctx context.Context, event taskEvent) (verdict, e
 // the method since it is registered nowhere: a replayer cannot register it. An error
 // means: try again.
 func (r *recorder) RecordTaskEvent(ctx context.Context, event taskEvent) (verdict, error) {
-	run, err := r.lifecycle.Start(ctx, event.TaskID, taskbridge.Claim{ID: event.Claim, Producer: event.Producer, Token: event.Token})
+	if event.Ordinal > 0 && (event.Progress != nil || event.Message != nil) {
+		return r.number(ctx, event)
+	}
+	run, err := r.join(ctx, event)
 	if err != nil {
 		return judged(err)
 	}
@@ -57,7 +76,26 @@ func (r *recorder) RecordTaskEvent(ctx context.Context, event taskEvent) (verdic
 	if closing := run.Close(); err == nil && event.Outcome == nil {
 		err = closing
 	}
-	return judged(err)
+	answer, err := judged(err)
+	_, answer.Numbered = run.(taskbridge.NumberedRun)
+	return answer, err
+}
+
+// join starts a run for one recording.
+func (r *recorder) join(ctx context.Context, event taskEvent) (taskbridge.Run, error) {
+	return r.start(ctx, event.TaskID, taskbridge.Claim{ID: event.Claim, Producer: event.Producer, Token: event.Token, Epoch: event.Epoch})
+}
+
+// start starts a run under an epoch, or without where the server knows of none:
+// what is reported over it may come twice.
+func (r *recorder) start(ctx context.Context, taskID string, claim taskbridge.Claim) (taskbridge.Run, error) {
+	run, err := r.lifecycle.Start(ctx, taskID, claim)
+	var refused *remote.Error
+	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest && claim.Epoch > 0 {
+		claim.Epoch = 0
+		return r.lifecycle.Start(ctx, taskID, claim)
+	}
+	return run, err
 }
 
 func report(ctx context.Context, run taskbridge.Run, event taskEvent) error {

@@ -20,8 +20,9 @@ var ErrReportRefused = errors.New("report refused")
 // activity, and returns once it is recorded. Replay repeats nothing. In a workflow
 // that is no task's it does nothing.
 //
-// A worker that is killed after the report was recorded, and before the history
-// has it, leaves the report to be made again: progress can come twice then.
+// It is recorded once: a worker that makes it again, since the one before was
+// killed before the history had it, is recognised by the report's ordinal. Reports
+// of several coroutines are recorded in the order of the calls.
 func ReportProgress(ctx workflow.Context, progress taskbridge.Progress) error {
 	return reportFrom(ctx, taskEvent{Progress: &progress})
 }
@@ -37,11 +38,33 @@ func reportFrom(ctx workflow.Context, event taskEvent) error {
 	if task == nil {
 		return nil
 	}
-	answer, err := task.record(ctx, event, task.plugin.Patience)
+	answer, err := task.report(ctx, event)
 	if err == nil && answer.Refused != "" {
 		err = fmt.Errorf("%w: %s", ErrReportRefused, answer.Refused)
 	}
 	return err
+}
+
+// report records a report, under its ordinal if the run numbers them.
+func (t *taskWorkflow) report(ctx workflow.Context, event taskEvent) (verdict, error) {
+	reports := t.reports
+	if reports == nil {
+		return t.record(ctx, event, t.plugin.Patience)
+	}
+	reports.tickets++
+	ticket := reports.tickets
+	waiting, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	if err := workflow.Await(waiting, func() bool { return reports.served == ticket-1 }); err != nil {
+		return verdict{}, err
+	}
+	defer func() { reports.served = ticket }()
+	event.Ordinal, event.Since = ticket, reports.since
+	answer, err := t.record(ctx, event, t.plugin.Patience)
+	if err == nil {
+		reports.take(answer)
+	}
+	return answer, err
 }
 
 // ReportingChildren returns a context whose child workflows report for the task of

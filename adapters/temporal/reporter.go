@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"go.temporal.io/api/serviceerror"
@@ -28,8 +27,8 @@ type Reporter struct {
 	mu        sync.Mutex
 	run       taskbridge.Run // nil until something is reported
 	announced bool           // that tokens come again
-	steps     *steps
 	closed    bool
+	steps     stepState
 }
 
 type reporterKey struct{}
@@ -70,62 +69,6 @@ func (r *Reporter) Token(ctx context.Context, text string) error {
 	})
 }
 
-// steps are what the heartbeat of an activity keeps of its reporter.
-type steps struct {
-	Done []string `json:"taskbridgeSteps"`
-}
-
-// maxSteps bounds what a heartbeat keeps.
-const maxSteps = 1000
-
-// Step reports progress once for the name, whatever the number of the activity's
-// attempts: the steps that are done are in the heartbeat's details, which are sent
-// at once. An activity that uses Step must not record heartbeats with details of
-// its own. A worker that is killed just between report and heartbeat leaves the
-// step to be reported again. In a local activity it is as [Reporter.Progress].
-func (r *Reporter) Step(ctx context.Context, name string, progress taskbridge.Progress) error {
-	if r == nil {
-		return nil
-	}
-	r.mu.Lock()
-	if r.steps == nil {
-		r.steps = &steps{}
-		if !r.info.IsLocalActivity && activity.HasHeartbeatDetails(ctx) {
-			if err := activity.GetHeartbeatDetails(ctx, r.steps); err != nil {
-				r.steps = nil
-				r.mu.Unlock()
-				return fmt.Errorf("read the steps that are done: %w", err)
-			}
-		}
-	}
-	done := slices.Contains(r.steps.Done, name)
-	r.mu.Unlock()
-	if done {
-		return nil
-	}
-	if err := r.report(ctx, func(run taskbridge.Run) error {
-		if err := run.Progress(ctx, progress); err != nil {
-			return err
-		}
-		return flush(ctx, run)
-	}); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.steps.Done = append(r.steps.Done, name)
-	if most := len(r.steps.Done) - maxSteps; most > 0 {
-		r.steps.Done = r.steps.Done[most:]
-	}
-	if r.info.IsLocalActivity {
-		return nil
-	}
-	if err := activity.GetClient(ctx).RecordActivityHeartbeat(ctx, r.info.TaskToken, *r.steps); err != nil {
-		activity.RecordHeartbeat(ctx, *r.steps) // goes out with the next one
-	}
-	return nil
-}
-
 // report makes a report on the run, which is opened by the first one. Activities
 // that share a producer take it from each other: one that lost it without having
 // been replaced takes it back.
@@ -135,6 +78,11 @@ func (r *Reporter) report(ctx context.Context, do func(taskbridge.Run) error) er
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.reportLocked(ctx, do)
+}
+
+// reportLocked is report for whoever has the lock.
+func (r *Reporter) reportLocked(ctx context.Context, do func(taskbridge.Run) error) error {
 	for {
 		if r.closed {
 			return taskbridge.ErrClosed
@@ -195,5 +143,6 @@ func (r *Reporter) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.release()
+	r.steps.release()
 	r.closed = true
 }

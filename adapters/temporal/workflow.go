@@ -25,9 +25,15 @@ const changeVersion = 1
 // Names of producers. Children and activities share a few: a stream takes a
 // bounded number of them. Those that share one and report at once take turns.
 const (
-	workflowProducer  = "workflow"
-	childProducers    = 8
+	workflowReports   = "reports"
+	childReports      = "reports-child"
+	childReporters    = 4
 	activityProducers = 16
+	stepProducer      = "steps"
+	stepReporters     = 8
+	// Of runs that do not number their reports.
+	workflowProducer = "workflow"
+	childProducers   = 8
 )
 
 func sharedProducer(kind, id string, of uint32) string {
@@ -53,6 +59,7 @@ type taskWorkflow struct {
 	producer string
 	child    bool
 	actions  *actions
+	reports  *numbering // nil: they have no ordinals
 }
 
 type taskWorkflowKey struct{}
@@ -68,6 +75,10 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 	info := workflow.GetInfo(ctx)
 	if t, ok := readTag(interceptor.WorkflowHeader(ctx), w.plugin.DataConverter); ok && t.Claim != "" {
 		task := &taskWorkflow{plugin: w.plugin, tag: t, child: true, producer: sharedProducer("child", info.WorkflowExecution.ID, childProducers)}
+		if before, ok := w.handed(ctx); ok {
+			task.producer = sharedProducer(childReports, info.WorkflowExecution.ID, childReporters)
+			task.reports = newNumbering(info.WorkflowStartTime, before)
+		}
 		return w.Next.ExecuteWorkflow(workflow.WithValue(ctx, taskWorkflowKey{}, task), in)
 	}
 	t, ok := readTag(info.Memo.GetFields(), w.plugin.DataConverter)
@@ -80,10 +91,14 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 	// The first run's id lasts through continue-as-new, retry and reset. Only the
 	// SDK's test environment has none.
 	t.Claim = cmp.Or(info.FirstRunID, info.WorkflowExecution.RunID)
-	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowProducer, actions: &actions{}}
+	before, _ := w.handed(ctx)
+	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowReports, actions: &actions{}, reports: newNumbering(info.WorkflowStartTime, before)}
 	started, err := task.record(ctx, taskEvent{}, 0)
 	if err != nil {
 		return nil, err
+	}
+	if !started.Numbered {
+		task.producer, task.reports = workflowProducer, nil
 	}
 	if started.Refused != "" {
 		workflow.GetLogger(ctx).Info("workflow not run", "taskId", t.TaskID, "reason", started.Refused)
@@ -146,6 +161,9 @@ func encodeResult(result any) (json.RawMessage, error) {
 // its own. It goes on when the workflow is cancelled. patience 0 has no end.
 func (t *taskWorkflow) record(ctx workflow.Context, event taskEvent, patience time.Duration) (verdict, error) {
 	event.TaskID, event.Claim, event.Token, event.Producer = t.tag.TaskID, t.tag.Claim, t.tag.Token, t.producer
+	if t.reports != nil {
+		event.Epoch = t.reports.epoch
+	}
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	most := localMost
@@ -179,22 +197,39 @@ type workflowOutbound struct {
 }
 
 // mark writes the tag into the header of the next call.
-func (w *workflowOutbound) mark(ctx workflow.Context, t tag) {
+func (w *workflowOutbound) mark(ctx workflow.Context, t tag) { w.write(ctx, tagKey, t) }
+
+// handOn writes what the run hands on into the header of the next call.
+func (w *workflowOutbound) handOn(ctx workflow.Context, h handedOn) { w.write(ctx, numberingKey, h) }
+
+func (w *workflowOutbound) write(ctx workflow.Context, key string, value any) {
 	header := interceptor.WorkflowHeader(ctx)
 	if header == nil {
 		return
 	}
-	payload, err := w.plugin.DataConverter.ToPayload(t)
+	payload, err := w.plugin.DataConverter.ToPayload(value)
 	if err != nil {
-		workflow.GetLogger(ctx).Warn("what is called cannot report for the task", "taskId", t.TaskID, "error", err)
+		workflow.GetLogger(ctx).Warn("what is called cannot report for the task", "header", key, "error", err)
 		return
 	}
-	header[tagKey] = payload
+	header[key] = payload
+}
+
+// handed is what was handed on to the run; ok is false where nothing was.
+func (w *workflowInbound) handed(ctx workflow.Context) (h handedOn, ok bool) {
+	payload := interceptor.WorkflowHeader(ctx)[numberingKey]
+	if payload == nil || w.plugin.DataConverter.FromPayload(payload, &h) != nil {
+		return handedOn{}, false
+	}
+	return h, true
 }
 
 func (w *workflowOutbound) ExecuteActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
 	if task := taskOf(ctx); task != nil {
 		w.mark(ctx, task.tag)
+		if task.reports != nil {
+			w.handOn(ctx, handedOn{Since: task.reports.since})
+		}
 	}
 	return w.Next.ExecuteActivity(ctx, activityType, args...)
 }
@@ -209,13 +244,21 @@ func (w *workflowOutbound) ExecuteLocalActivity(ctx workflow.Context, activityTy
 func (w *workflowOutbound) ExecuteChildWorkflow(ctx workflow.Context, childWorkflowType string, args ...any) workflow.ChildWorkflowFuture {
 	if task := taskOf(ctx); task != nil && ctx.Value(reportingChildrenKey{}) != nil {
 		w.mark(ctx, task.tag)
+		if task.reports != nil {
+			w.handOn(ctx, handedOn{Since: task.reports.since})
+		}
 	}
 	return w.Next.ExecuteChildWorkflow(ctx, childWorkflowType, args...)
 }
 
 func (w *workflowOutbound) NewContinueAsNewError(ctx workflow.Context, wfn any, args ...any) error {
-	if task := taskOf(ctx); task != nil && task.child {
-		w.mark(ctx, task.tag)
+	if task := taskOf(ctx); task != nil {
+		if task.child {
+			w.mark(ctx, task.tag)
+		}
+		if task.reports != nil {
+			w.handOn(ctx, handedOn{Epoch: task.reports.epoch, Since: task.reports.since})
+		}
 	}
 	return w.Next.NewContinueAsNewError(ctx, wfn, args...)
 }
