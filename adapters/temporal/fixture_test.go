@@ -58,6 +58,7 @@ type fixtureOptions struct {
 	types      map[string]TypeOptions
 	submission *taskbridge.SubmissionOptions
 	change     func(*Options)
+	connect    func(*client.Options)
 }
 
 // quick has the reconciler look at everything at once.
@@ -80,7 +81,11 @@ func newFixture(t testing.TB, opts fixtureOptions) *fixture {
 		address = opts.address
 	}
 	var err error
-	f.client, err = client.NewLazyClient(clientOptions(address))
+	connection := clientOptions(address)
+	if opts.connect != nil {
+		opts.connect(&connection)
+	}
+	f.client, err = client.NewLazyClient(connection)
 	must(t, err)
 	f.lifecycle, err = taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{Stores: f.stores})
 	must(t, err)

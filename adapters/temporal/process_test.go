@@ -26,6 +26,8 @@ import (
 // workerSetup is what a worker process is told.
 type workerSetup struct {
 	Address, Queue, Prefix, URL string
+	// Broken workers panic in the workflow "fragile".
+	Broken bool
 }
 
 // runWorker is a worker as a program, which reports to the server at the URL, until
@@ -50,6 +52,7 @@ func runWorker(text string) error {
 	defer c.Close()
 	w := worker.New(c, setup.Queue, worker.Options{Plugins: []worker.Plugin{plugin}})
 	register(w)
+	registerFragile(w, setup.Broken)
 	if err := w.Start(); err != nil {
 		return err
 	}
