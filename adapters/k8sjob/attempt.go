@@ -41,21 +41,24 @@ type reader struct {
 	err  error
 }
 
-const (
-	// claimProducer names our reports among those of a claim: work that reports over
-	// the worker API has the same claim.
-	claimProducer = "kubernetes"
-	// claimEpoch is always the same: what is reported is a function of the pod's
-	// output, whoever reads it.
-	claimEpoch = 1
-)
+// claimProducer names our reports among those of a claim: work that reports over the
+// worker API has the same claim.
+const claimProducer = "kubernetes"
+
+// claim is the identity of the pod's work. Its epoch is the same for all who read the
+// pod's output, since what is reported is a function of that, and higher for a later
+// pod, whose ordinals begin anew. Of pods of one second the later has the later lines,
+// and with them the higher ordinals.
+func (p *podLevel) claim() taskbridge.Claim {
+	return taskbridge.Claim{ID: string(p.uid), Producer: claimProducer, Epoch: max(p.created, 1)}
+}
 
 // errLifecycle is of a lifecycle without what Options.Lifecycle asks for.
 var errLifecycle = errors.New("the runs of Options.Lifecycle are no taskbridge.NumberedRun")
 
 // start starts the attempt, or joins it.
 func (t *term) start(ctx context.Context, tr *track, a *attempt) error {
-	run, err := t.Lifecycle.Start(ctx, tr.job.taskID, taskbridge.Claim{ID: string(a.pod.uid), Producer: claimProducer, Epoch: claimEpoch})
+	run, err := t.Lifecycle.Start(ctx, tr.job.taskID, a.pod.claim())
 	if err != nil {
 		return err
 	}
@@ -112,6 +115,8 @@ func (t *term) readAgain(tr *track, a *attempt, now time.Time) (wait time.Durati
 	err := a.reader.err
 	a.said = a.reader.said
 	switch {
+	case t.ctx.Err() != nil:
+		return 0 // it was stopped, with all else
 	case err == nil,
 		errors.Is(err, taskbridge.ErrStaleAttempt), errors.Is(err, taskbridge.ErrStaleProducer),
 		errors.Is(err, taskbridge.ErrTaskFinished), errors.Is(err, taskbridge.ErrTaskNotFound):
