@@ -109,7 +109,8 @@ test-k8sjob: $(GOTESTSUM) cc ## the Kubernetes Jobs adapter (not there yet)
 	$(call test_module,adapters/k8sjob)
 
 .PHONY: test-server
-test-server: $(GOTESTSUM) cc redis python ## the server: HTTP, streams, the SQLite store, crashes
+test-server: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
+test-server: $(GOTESTSUM) cc redis python temporal-devserver ## the server: HTTP, streams, the SQLite store, crashes
 	$(call test_module,server)
 
 .PHONY: test-examples
@@ -171,6 +172,9 @@ check-modules:
 			$(GO) mod tidy -diff && $(GO) build -o /dev/null ./... && $(GO) vet -tags soak ./...) \
 		|| { printf '\n%s is not right by itself (make tidy mends go.mod)\n' "$$module"; exit 1; }; \
 	done
+	@# To build, vet or lint it is to compile a Temporal server: test-temporal does the first.
+	@printf '%s\n' $(DEVSERVER); cd $(DEVSERVER) && GOWORK=off $(TESTENV) $(GO) mod tidy -diff \
+		|| { printf '\nthe go.mod of $(DEVSERVER) is not right (make tidy mends it)\n'; exit 1; }
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## golangci-lint over everything
@@ -187,7 +191,7 @@ fmt: ## format all Go files
 
 .PHONY: tidy
 tidy: ## tidy every go.mod
-	@for module in $(ALL_MODULES); do printf '%s\n' "$$module"; (cd $$module && GOWORK=off $(GO) mod tidy); done
+	@for module in $(ALL_MODULES) $(DEVSERVER); do printf '%s\n' "$$module"; (cd $$module && GOWORK=off $(GO) mod tidy); done
 
 .PHONY: cc
 cc:
