@@ -15,7 +15,10 @@ type numbering struct {
 	// tickets counts the reports that were asked for, served those that are over:
 	// they are recorded one after the other, in the order of their ordinals.
 	tickets, served int64
-	since           int64 // the place of the last one in the stream, as far as it is known
+	since           int64 // the place of the last one in the stream, 0 before the first
+	// search: nobody else reports as this producer, nor has done before the event
+	// that since is.
+	search bool
 }
 
 // numberingKey is the header's key of what a run hands on: to a child that reports,
@@ -32,8 +35,8 @@ type handedOn struct {
 // newNumbering begins the numbering of a run that has begun at the time: every
 // later run of its chain begins later, and a reset repeats the one that it resets.
 // Clocks may differ; what the run before has handed on may not be undercut.
-func newNumbering(begun time.Time, before handedOn) *numbering {
-	return &numbering{epoch: max(1, begun.UnixMicro(), before.Epoch+1), since: before.Since}
+func newNumbering(begun time.Time, before handedOn, search bool) *numbering {
+	return &numbering{epoch: max(1, begun.UnixMicro(), before.Epoch+1), since: before.Since, search: search}
 }
 
 // take notes the answer to a report.
@@ -49,9 +52,10 @@ func (n *numbering) take(answer verdict) {
 // under the ordinal is another one, and where the epoch was fenced, it goes on
 // under a higher epoch, which the history keeps.
 //
-// The epoch of a workflow is fenced by its own runs alone, so what it reported
-// before is looked for. Children share producers, and what is found might be
-// another one's: of those a report that is made again just then comes twice.
+// A workflow's epoch is fenced by its own runs alone, so what it may have reported
+// under a lower one is searched for. Children share producers, and what is like a
+// report of theirs may be another's: of those one that is made again just when
+// another one fences it comes twice.
 func (r *recorder) number(ctx context.Context, event taskEvent) (verdict, error) {
 	report := taskbridge.Report{
 		Ordinal: event.Ordinal, Progress: event.Progress, Message: event.Message,
@@ -62,7 +66,7 @@ func (r *recorder) number(ctx context.Context, event taskEvent) (verdict, error)
 		again.Epoch = climb.epoch
 		reported, err := r.numberOnce(ctx, again, report)
 		if reusedOrStale(err) && climb.up(r.clock.Now()) {
-			if event.Since > 0 && event.Producer == workflowReports {
+			if event.Search {
 				report.Verify = taskbridge.VerifyAlways
 			}
 			continue

@@ -25,7 +25,8 @@ type taskEvent struct {
 	// Epoch is the producer's; 0: there is none, and reports have no ordinals.
 	Epoch int64 `json:"epoch,omitempty"`
 	// Ordinal is that of progress or a message; Since is an event behind which it
-	// comes, 0 where none is known.
+	// comes, 0 where none is known. Search: what is like it behind that is it.
+	Search     bool                   `json:"search,omitempty"`
 	Ordinal    int64                  `json:"ordinal,omitempty"`
 	Since      int64                  `json:"since,omitempty"`
 	Progress   *taskbridge.Progress   `json:"progress,omitempty"`

@@ -59,7 +59,7 @@ func (t *taskWorkflow) report(ctx workflow.Context, event taskEvent) (verdict, e
 		return verdict{}, err
 	}
 	defer func() { reports.served = ticket }()
-	event.Ordinal, event.Since = ticket, reports.since
+	event.Ordinal, event.Since, event.Search = ticket, reports.since, reports.search || reports.since > 0 && !t.child
 	answer, err := t.record(ctx, event, t.plugin.Patience)
 	if err == nil {
 		reports.take(answer)

@@ -31,6 +31,8 @@ var works = map[string]func(workflow.Context, Input) (any, error){
 	"report":  reports,
 	"flaky":   flaky,
 	"slow":    slow,
+	"mixed":   mixed,
+	"counts":  counts,
 }
 
 // worked counts how often the work of a task was begun in this process.
@@ -69,6 +71,7 @@ func register(w worker.Registry) {
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(panicking, activity.RegisterOptions{Name: "panicking"})
 	w.RegisterActivityWithOptions(stepping, activity.RegisterOptions{Name: "stepping"})
+	w.RegisterActivityWithOptions(walking, activity.RegisterOptions{Name: "walking"})
 	w.RegisterActivityWithOptions(talking, activity.RegisterOptions{Name: "talking"})
 	w.RegisterActivityWithOptions(alone, activity.RegisterOptions{Name: "alone"})
 }
@@ -238,6 +241,58 @@ func talking(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// mixed reports from its code and by the steps of activities, which are tried again
+// when their worker is gone.
+func mixed(ctx workflow.Context, in Input) (any, error) {
+	how := struct{ Rounds, Millis, Heartbeat int }{Heartbeat: 2}
+	if err := json.Unmarshal(in.Input, &how); err != nil {
+		return nil, err
+	}
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: 2 * time.Minute, HeartbeatTimeout: time.Duration(how.Heartbeat) * time.Second,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 10 * time.Millisecond},
+	})
+	for round := range how.Rounds {
+		if err := ReportMessage(ctx, taskbridge.Message{Text: "round"}); err != nil {
+			return nil, err
+		}
+		if err := workflow.ExecuteActivity(ctx, "walking", round, how.Millis).Get(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
+	return how.Rounds, nil
+}
+
+// walking makes two steps, some time apart.
+func walking(ctx context.Context, round, millis int) error {
+	for i := range 2 {
+		if err := ReporterFromContext(ctx).Step(ctx, number(int64(i)), taskbridge.Progress{Percent: float64(10*round + i)}); err != nil {
+			return err
+		}
+		timer := time.NewTimer(time.Duration(millis) * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// counts reports the gates that are open, twice: a workflow task that is tried
+// again may see another number.
+func counts(ctx workflow.Context, _ Input) (any, error) {
+	signals := workflow.GetSignalChannel(ctx, "gate")
+	for range 2 {
+		if err := ReportProgress(ctx, taskbridge.Progress{Percent: float64(10 * signals.Len())}); err != nil {
+			return nil, err
+		}
+	}
+	signals.Receive(ctx, nil)
+	return nil, ReportMessage(ctx, taskbridge.Message{Text: "through"})
 }
 
 // flaky fails in its first run, where it is started with a retry policy.

@@ -77,7 +77,7 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 		task := &taskWorkflow{plugin: w.plugin, tag: t, child: true, producer: sharedProducer("child", info.WorkflowExecution.ID, childProducers)}
 		if before, ok := w.handed(ctx); ok {
 			task.producer = sharedProducer(childReports, info.WorkflowExecution.ID, childReporters)
-			task.reports = newNumbering(info.WorkflowStartTime, before)
+			task.reports = newNumbering(info.WorkflowStartTime, before, false)
 		}
 		return w.Next.ExecuteWorkflow(workflow.WithValue(ctx, taskWorkflowKey{}, task), in)
 	}
@@ -91,8 +91,10 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 	// The first run's id lasts through continue-as-new, retry and reset. Only the
 	// SDK's test environment has none.
 	t.Claim = cmp.Or(info.FirstRunID, info.WorkflowExecution.RunID)
-	before, _ := w.handed(ctx)
-	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowReports, actions: &actions{}, reports: newNumbering(info.WorkflowStartTime, before)}
+	// Of a run before that was retried by Temporal nothing is handed on.
+	before, continued := w.handed(ctx)
+	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowReports, actions: &actions{}}
+	task.reports = newNumbering(info.WorkflowStartTime, before, continued || info.ContinuedExecutionRunID == "")
 	started, err := task.record(ctx, taskEvent{}, 0)
 	if err != nil {
 		return nil, err
