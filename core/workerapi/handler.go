@@ -25,6 +25,16 @@ type Options struct {
 	// caller is known and lacks the scope (403, instead of 401); any other: that
 	// cannot be said now (503). nil: no request carries it.
 	Authorize func(*http.Request) (bool, error)
+	// Refused, if not nil, is called for each request with a token of the form of a
+	// [Signer]'s that is refused: 401, or 403 where the token does not reach so far.
+	Refused func(r *http.Request, token TokenKind)
+	// Admit, if not nil, is asked whether a request may be handled once its
+	// credentials have been checked, and before its body is read. caller names whom
+	// it is counted to: the task and the kind of credential, of an attempt token the
+	// attempt too. done, not nil without an error, is called when the request has
+	// been handled. The error is a [*LimitError], or means that this cannot be said
+	// now (503). It is called concurrently.
+	Admit func(r *http.Request, caller string) (done func(), err error)
 	// BodyBytes bounds the body of a request; default 4 MiB. It should be well
 	// over the limit of a terminal payload: a result between the two is recorded as
 	// omitted, one above is refused.
@@ -120,11 +130,17 @@ func (h *handler) serve(c *call, route route) (any, error) {
 	var err error
 	// Nothing is read or looked up before this.
 	if c.credential, err = h.authorise(c.r, c.taskID, route.opens); err != nil {
+		h.refused(c.r, bearer(c.r), err)
 		return nil, err
 	}
 	if !taskbridge.ValidTaskID(c.taskID) {
 		return nil, taskbridge.ErrTaskNotFound
 	}
+	done, err := h.admit(c)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	return route.serve(c)
 }
 
@@ -138,6 +154,7 @@ func (h *handler) start(c *call) (any, error) {
 	var err error
 	if request.AttemptToken != "" {
 		if g, err = h.earlier(c.taskID, request); err != nil {
+			h.refused(c.r, request.AttemptToken, err)
 			return nil, err
 		}
 		row, err = h.opts.Service.Resume(c.r.Context(), g.AttemptRef, request.Claim)

@@ -278,7 +278,7 @@ func (r reply) problem(status int, code string) map[string]any {
 	if r.header.Get("Cache-Control") != "no-store" {
 		r.t.Errorf("Cache-Control is %q", r.header.Get("Cache-Control"))
 	}
-	if got := r.header.Get("Retry-After"); (got == "1") != (status == http.StatusServiceUnavailable) {
+	if got := r.header.Get("Retry-After"); status != http.StatusTooManyRequests && (got == "1") != (status == http.StatusServiceUnavailable) {
 		r.t.Errorf("Retry-After is %q", got)
 	}
 	if got := r.header.Get("WWW-Authenticate"); (got == "Bearer") != (status == http.StatusUnauthorized) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	codeMethodNotAllowed  = "METHOD_NOT_ALLOWED"
 	codePayloadTooLarge   = "PAYLOAD_TOO_LARGE"
 	codeRequestValidation = "REQUEST_VALIDATION_ERROR"
+	codeRateLimited       = "RATE_LIMITED"
 	codeUnavailable       = "UNAVAILABLE"
 )
 
@@ -30,6 +32,7 @@ type problem struct {
 	code    string
 	message string
 	details map[string]any
+	after   int // the Retry-After header; 0 for none
 }
 
 func (p *problem) Error() string { return p.code + ": " + p.message }
@@ -80,11 +83,15 @@ func problemOf(err error) *problem {
 		report   *taskbridge.ReportError
 		argument *taskbridge.ArgumentError
 		size     *taskbridge.SizeError
+		limit    *LimitError
 	)
-	if errors.As(err, &known) {
+	switch {
+	case errors.As(err, &known):
 		return known
+	case errors.As(err, &limit):
+		return &problem{status: http.StatusTooManyRequests, code: codeRateLimited, message: limit.Message, after: limit.retryAfter()}
 	}
-	p := &problem{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "this cannot be done at the moment"}
+	p := &problem{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "this cannot be done at the moment", after: 1}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
 			p = &problem{status: s.status, code: s.code, message: messageOf(err, s.err)}
@@ -109,9 +116,11 @@ func problemOf(err error) *problem {
 // fail answers with the error. Faults are logged here and nowhere else.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, taskID string, err error) {
 	p := problemOf(err)
+	if p.after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.after))
+	}
 	switch p.status {
 	case http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "1")
 		if r.Context().Err() == nil { // else the client has gone, and nothing is wrong
 			h.opts.Logger.Error("a worker's request failed", "taskId", taskID, "path", r.URL.Path, "error", err)
 		}

@@ -55,7 +55,8 @@
 // details.index, counted from 0. 400 INVALID_REQUEST is what is no JSON of the
 // wire's form: a field that is not known or of another kind, something behind the
 // value, another content type. 503 UNAVAILABLE, with Retry-After, may pass: the
-// outcome is unknown, and the request is sent again as it was.
+// outcome is unknown, and the request is sent again as it was. So it is after 429
+// RATE_LIMITED, with Retry-After as the least time to wait: nothing has been done.
 package workerapi
 
 import (

@@ -191,7 +191,7 @@ func start(ctx context.Context, c *config.Config, bound net.Addr, logger *slog.L
 		},
 		SlowReaderCut:  func(transport string) { watch.SlowReaderCut(telemetry.Transport(transport)) },
 		Refused:        refused,
-		Worker:         newWorkerAPI(lifecycle, signer, authenticator, refused, c, logger),
+		Worker:         newWorkerAPI(lifecycle, signer, authenticator, refused, watch, c, logger),
 		Limited:        func(limit *ratelimit.LimitError) { watch.RateLimited(limits[limit.Kind]) },
 		AllowedHosts:   c.HTTP.AllowedHosts,
 		AllowedOrigins: c.AllowedOrigins,

@@ -19,6 +19,8 @@ import (
 	"github.com/taskbridge/taskbridge/core/workerapi"
 	"github.com/taskbridge/taskbridge/server/internal/auth"
 	"github.com/taskbridge/taskbridge/server/internal/config"
+	"github.com/taskbridge/taskbridge/server/internal/ratelimit"
+	"github.com/taskbridge/taskbridge/server/internal/telemetry"
 )
 
 // newSigner makes what signs workers' tokens.
@@ -99,9 +101,13 @@ func workerURL(c *config.Config, bound net.Addr) (string, error) {
 }
 
 // newWorkerAPI makes the handler of the worker API.
-func newWorkerAPI(lifecycle *taskbridge.LocalLifecycle, signer *workerapi.Signer, authenticator auth.Authenticator, refused func(error), c *config.Config, logger *slog.Logger) func(<-chan struct{}) (http.Handler, error) {
+func newWorkerAPI(lifecycle *taskbridge.LocalLifecycle, signer *workerapi.Signer, authenticator auth.Authenticator, refused func(error), watch *telemetry.Telemetry, c *config.Config, logger *slog.Logger) func(<-chan struct{}) (http.Handler, error) {
 	return func(draining <-chan struct{}) (http.Handler, error) {
 		service, err := taskbridge.NewWorkerService(lifecycle)
+		if err != nil {
+			return nil, err
+		}
+		admit, err := admitWorkers(c.Worker, watch)
 		if err != nil {
 			return nil, err
 		}
@@ -120,9 +126,40 @@ func newWorkerAPI(lifecycle *taskbridge.LocalLifecycle, signer *workerapi.Signer
 				}
 				return true, nil
 			},
-			Draining: draining, Logger: logger,
+			Refused: func(_ *http.Request, token workerapi.TokenKind) { watch.AuthenticationFailed(tokenModes[token]) },
+			Admit:   admit, Draining: draining, Logger: logger,
 		})
 	}
+}
+
+// tokenModes are the labels of workers' tokens that are refused.
+var tokenModes = map[workerapi.TokenKind]telemetry.AuthMode{
+	workerapi.TokenSubmission: telemetry.AuthSubmissionToken, workerapi.TokenAttempt: telemetry.AuthAttemptToken,
+}
+
+// workerLimits are the labels of workers' limits.
+var workerLimits = map[ratelimit.Kind]telemetry.Limit{
+	ratelimit.KindRequests: telemetry.LimitWorkerRate, ratelimit.KindConcurrent: telemetry.LimitWorkerConcurrency,
+}
+
+// admitWorkers bounds what the worker of one task may ask.
+func admitWorkers(w config.Worker, watch *telemetry.Telemetry) (func(*http.Request, string) (func(), error), error) {
+	limiter, err := ratelimit.New(ratelimit.Options{
+		Requests:           ratelimit.Rate{PerSecond: w.RequestsPerSecond, Burst: w.RequestsBurst},
+		ConcurrentRequests: w.ConcurrentRequests,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(_ *http.Request, caller string) (func(), error) {
+		done, err := limiter.Request(caller)
+		var limit *ratelimit.LimitError
+		if !errors.As(err, &limit) {
+			return done, err
+		}
+		watch.RateLimited(workerLimits[limit.Kind])
+		return nil, &workerapi.LimitError{Message: limit.Error() + " for this task", After: limit.After}
+	}, nil
 }
 
 // workerServer is what the runtimes tell workers.

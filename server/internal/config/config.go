@@ -158,7 +158,7 @@ func Default() *Config {
 		LogFormat: LogText,
 		Demo:      true,
 		Tasks:     map[string]Command{},
-		Worker:    Worker{TokenLifetime: 5 * time.Minute},
+		Worker:    defaultWorker(),
 		Process:   Process{MaxRunning: runtime.GOMAXPROCS(0), MaxWaiting: 10_000, Grace: 10 * time.Second},
 		Auth:      defaultAuth(),
 		Metrics:   Metrics{Enabled: true},

@@ -21,6 +21,19 @@ type Worker struct {
 	KeysFile string
 	// TokenLifetime is for how long the token of an attempt is good.
 	TokenLifetime time.Duration
+	// RequestsPerSecond and RequestsBurst limit the requests for one task that are
+	// made with one kind of credential, of an attempt's token those of the attempt;
+	// ConcurrentRequests is how many of them may be under way, those that wait among
+	// them. 0 is no limit.
+	RequestsPerSecond  float64
+	RequestsBurst      int
+	ConcurrentRequests int
+}
+
+// defaultWorker lets a worker that waits for each answer report as fast as a
+// disk records it, and one that batches many times what it needs.
+func defaultWorker() Worker {
+	return Worker{TokenLifetime: 5 * time.Minute, RequestsPerSecond: 500, RequestsBurst: 1000, ConcurrentRequests: 32}
 }
 
 // minWorkerKey is the fewest bytes of a key.
@@ -35,11 +48,21 @@ var workerGroup = group{"Workers elsewhere", []setting{
 		text(func(c *Config) *string { return &c.Worker.KeysFile })},
 	{"worker.tokenLifetime", "worker-token-lifetime", "DURATION", "time for which a worker's token is good; every answer renews it",
 		duration(func(c *Config) *time.Duration { return &c.Worker.TokenLifetime }, time.Second, day)},
+	{"worker.requestsPerSecond", "worker-requests-per-second", "N", "requests for one task in the long run; 0: no limit",
+		decimal(func(c *Config) *float64 { return &c.Worker.RequestsPerSecond })},
+	{"worker.requestsBurst", "worker-requests-burst", "N", "requests for one task in a burst",
+		number(func(c *Config) *int { return &c.Worker.RequestsBurst }, 0, mostLimited)},
+	{"worker.concurrentRequests", "worker-concurrent-requests", "N", "requests for one task at once, waiting ones too; 0: no limit",
+		number(func(c *Config) *int { return &c.Worker.ConcurrentRequests }, 0, mostLimited)},
 }}
 
-// completeWorker reads the keys and checks what is given.
+// completeWorker reads the keys and checks what is given. A burst without a rate
+// bounds nothing.
 func (c *Config) completeWorker() error {
 	w := &c.Worker
+	if w.RequestsPerSecond == 0 {
+		w.RequestsBurst = 0
+	}
 	if w.URL != "" {
 		u, err := url.Parse(w.URL)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||

@@ -121,7 +121,7 @@ func newMetrics(registry prometheus.Registerer) (m metrics) {
 			slow:      slow.WithLabelValues(string(transport)),
 		}
 	}
-	m.authFailures = counter("authentication_failures_total", "Requests without credentials, or with bad ones, by what they presented.", "mode")
+	m.authFailures = counter("authentication_failures_total", "Requests without credentials, or with bad ones, by what they presented; of workers' tokens, those too that do not reach so far.", "mode")
 	m.limited = counter("rate_limited_requests_total", "Requests and streams that were turned away, by the limit that was reached.", "limit")
 	return m
 }

@@ -28,6 +28,7 @@ var sentinels = map[string]struct {
 	"ErrNotRunnable":         {taskbridge.ErrNotRunnable, "refused"},
 	"ErrStaleAttempt":        {taskbridge.ErrStaleAttempt, "refused"},
 	"ErrStaleProducer":       {taskbridge.ErrStaleProducer, "refused"},
+	"ErrOrdinalReused":       {taskbridge.ErrOrdinalReused, "refused"},
 	"ErrStreamFull":          {taskbridge.ErrStreamFull, "refused"},
 	"ErrPayloadTooLarge":     {&taskbridge.SizeError{Field: "input"}, "refused"},
 	"ErrInvalidArgument":     {&taskbridge.ArgumentError{Field: "limit"}, "refused"},

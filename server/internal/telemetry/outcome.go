@@ -24,7 +24,7 @@ var outcomeNames = [outcomes]string{"ok", "refused", "cancelled", "fault"}
 var refusals = []error{
 	taskbridge.ErrTaskNotFound, taskbridge.ErrRevisionConflict, taskbridge.ErrIllegalTransition,
 	taskbridge.ErrTaskFinished, taskbridge.ErrNotRunnable, taskbridge.ErrStaleAttempt,
-	taskbridge.ErrStaleProducer, taskbridge.ErrStreamFull, taskbridge.ErrPayloadTooLarge,
+	taskbridge.ErrStaleProducer, taskbridge.ErrOrdinalReused, taskbridge.ErrStreamFull, taskbridge.ErrPayloadTooLarge,
 	taskbridge.ErrInvalidArgument, taskbridge.ErrInvalidCursor, taskbridge.ErrEventGap,
 	taskbridge.ErrIdempotencyConflict, taskbridge.ErrUnknownTaskType, taskbridge.ErrForbidden,
 	taskbridge.ErrSubmissionRejected, taskbridge.ErrSlowConsumer,
