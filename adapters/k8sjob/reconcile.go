@@ -330,7 +330,7 @@ func (t *term) endedJob(ctx context.Context, tr *track, pods []*podLevel, now ti
 		if err != nil || !known {
 			return err
 		}
-		if endedItself(row, pods) {
+		if t.endedItself(row, tr.job, pods) {
 			if wait := row.FinishedAt.Add(cleanupTime).Sub(now); wait > 0 {
 				t.later(tr, wait)
 				return nil
@@ -342,8 +342,9 @@ func (t *term) endedJob(ctx context.Context, tr *track, pods []*podLevel, now ti
 
 // endedItself reports whether the work of a pod that still runs seems to have
 // reported its own end: its pod ends without being told.
-func endedItself(row taskbridge.Task, pods []*podLevel) bool {
-	if len(pods) == 0 || row.Claim != string(pods[len(pods)-1].uid) {
+func (t *term) endedItself(row taskbridge.Task, job *jobLevel, pods []*podLevel) bool {
+	options, configured := t.Types[job.taskType]
+	if configured && options.Reports != ReportWorkerAPI || len(pods) == 0 || row.Claim != string(pods[len(pods)-1].uid) {
 		return false
 	}
 	failure, isFailure := row.Failure()

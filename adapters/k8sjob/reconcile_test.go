@@ -19,10 +19,10 @@ func TestAJobThatEndedWhileNobodyWatchedIsRecordedWhole(t *testing.T) {
 		s.watch(nil)
 		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
 		if result, _ := s.row().Result(); string(result) != `{"n":1}` {
-			t.Errorf("the result is %s", result)
+			s.t.Errorf("the result is %s", result)
 		}
 		if got := s.requests(); got != "patch jobs" {
-			t.Errorf("requests: %s", got)
+			s.t.Errorf("requests: %s", got)
 		}
 		s.wantRecorded(true)
 	})
@@ -61,7 +61,7 @@ func TestPodsOfABackOffAreAttemptsInTheirOrder(t *testing.T) {
 		s.watch(nil)
 		s.wantStream("STARTED p1:1 warning p2:1 COMPLETED")
 		if row := s.row(); row.Attempt != 2 || row.Claim != "p2" {
-			t.Errorf("attempt %d of %s", row.Attempt, row.Claim)
+			s.t.Errorf("attempt %d of %s", row.Attempt, row.Claim)
 		}
 	})
 }
@@ -80,10 +80,10 @@ func TestAPodOfBeforeDoesNotFenceTheOneAfterIt(t *testing.T) {
 		s.watch(nil)
 		s.wantStream("STARTED p1:1 warning p2:1")
 		if row := s.row(); row.Claim != "p2" || row.Status.Terminal() {
-			t.Errorf("%s, of %s", row.Status, row.Claim)
+			s.t.Errorf("%s, of %s", row.Status, row.Claim)
 		}
 		if s.reads["p1"] != 1 || s.reads["p2"] != 2 {
-			t.Errorf("reads: %v", s.reads)
+			s.t.Errorf("reads: %v", s.reads)
 		}
 	})
 }
@@ -130,7 +130,7 @@ func TestOutputOfWhichNothingComesIsNotWaitedForForEver(t *testing.T) {
 		s.pass(2 * time.Second)
 		s.wantStream("STARTED p1:1 warning FAILED")
 		if failure, _ := s.row().Failure(); failure.Message != "container \"work\" ended with exit status 3\nas far as it was read" {
-			t.Errorf("%q", failure.Message)
+			s.t.Errorf("%q", failure.Message)
 		}
 		s.wantRecorded(true)
 	})
@@ -146,7 +146,7 @@ func TestAReadingThatFailsIsRepeatedAndGivenUpInTheEnd(t *testing.T) {
 		s.pass(2 * defaultOutputTimeout)
 		s.wantStream("STARTED p1:1 p1:2 warning COMPLETED")
 		if s.reads["p1"] < 3 {
-			t.Errorf("read %d times", s.reads["p1"])
+			s.t.Errorf("read %d times", s.reads["p1"])
 		}
 	})
 }
@@ -188,7 +188,7 @@ func TestACacheOfPodsThatIsBehindIsWaitedFor(t *testing.T) {
 		s.pod("p1", ends(0, "42"))
 		s.wantStream("STARTED COMPLETED")
 		if result, _ := s.row().Result(); string(result) != "42" {
-			t.Errorf("the result is %s", result)
+			s.t.Errorf("the result is %s", result)
 		}
 	})
 }
@@ -204,7 +204,7 @@ func TestAPodThatIsGoneCountsAsItWasLastSeen(t *testing.T) {
 		s.final(batchv1.JobComplete, "")
 		s.wantStream("STARTED COMPLETED")
 		if result, _ := s.row().Result(); string(result) != "42" {
-			t.Errorf("the result is %s", result)
+			s.t.Errorf("the result is %s", result)
 		}
 	})
 }
@@ -218,7 +218,7 @@ func TestACompletionWhosePodNobodySawSaysSo(t *testing.T) {
 		s.pass(time.Minute)
 		s.wantStream("warning STARTED COMPLETED")
 		if got := s.requests(); got != "list pods, patch jobs" {
-			t.Errorf("requests: %s", got)
+			s.t.Errorf("requests: %s", got)
 		}
 	})
 }

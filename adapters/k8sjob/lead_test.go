@@ -1,0 +1,153 @@
+package k8sjob
+
+import (
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+func elected(identity string) func(*Options) {
+	return func(o *Options) { o.Election = &Election{Identity: identity} }
+}
+
+func TestTwoThatActAtOnceTellEverythingOnce(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 3})
+		s.says("p2", output{progress: 3})
+		for range 3 {
+			s.watch(nil)
+		}
+		s.job(nil)
+		s.pod("p1", runs)
+		s.pod("p1", ends(1, ""))
+		s.pass(10 * time.Second)
+		s.pod("p2", runs)
+		s.pod("p2", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.wantStream("STARTED p1:1 p1:2 p1:3 warning p2:1 p2:2 p2:3 COMPLETED")
+		if s.reads["p1"] != 3 {
+			s.t.Errorf("%d read it", s.reads["p1"])
+		}
+	})
+}
+
+func TestOnlyTheLeaderActsAndWhoFollowsItGoesOn(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 2, held: make(chan struct{})})
+		first := s.watch(elected("first"))
+		s.watch(elected("second"))
+		s.job(nil)
+		s.pod("p1", runs)
+		s.pass(time.Minute)
+		s.wantStream("STARTED p1:1 p1:2")
+		if s.reads["p1"] != 1 {
+			s.t.Errorf("%d read it", s.reads["p1"])
+		}
+		s.close(first) // in the middle of the output
+		s.says("p1", output{progress: 4})
+		s.pass(10 * time.Second)
+		s.wantStream("STARTED p1:1 p1:2 p1:3 p1:4")
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.wantStream("STARTED p1:1 p1:2 p1:3 p1:4 COMPLETED")
+	})
+}
+
+func TestALeaderThatLosesItsLeaseStopsAndMayLeadAgain(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 1, held: make(chan struct{})})
+		away := false
+		s.client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return away, nil, errFault
+		})
+		e := s.watch(elected("first"))
+		s.job(nil)
+		s.pod("p1", runs)
+		s.wantStream("STARTED p1:1")
+		away = true
+		s.pass(time.Minute)
+		if e.watcher.term() != nil {
+			s.t.Error("it acts without its lease")
+		}
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.says("p1", output{progress: 2})
+		s.wantStream("STARTED p1:1")
+		away = false
+		s.pass(time.Minute)
+		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
+	})
+}
+
+func TestACloseInTheMiddleOfAnythingLosesNothing(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 2})
+		failing := true
+		s.client.PrependReactor("patch", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return failing, nil, errFault
+		})
+		restart := func() { s.close(s.watch(nil)) }
+		restart()
+		s.job(nil)
+		restart()
+		s.pod("p1", runs)
+		s.faults.notice.Store(true)
+		restart()
+		s.wantStream("STARTED p1:1 p1:2")
+		s.pod("p1", ends(0, "1"))
+		s.faults.settle.Store(true)
+		restart()
+		s.final(batchv1.JobComplete, "")
+		restart()
+		s.wantStream("STARTED p1:1 p1:2")
+		s.faults.settle.Store(false)
+		restart()
+		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
+		s.wantRecorded(false)
+		failing = false
+		restart()
+		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
+		s.wantRecorded(true)
+	})
+}
+
+func TestAMarkThatFailsIsRepeated(t *testing.T) {
+	play(t, func(s *scene) {
+		failing := true
+		s.client.PrependReactor("patch", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return failing, nil, errFault
+		})
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.pass(time.Minute)
+		s.wantStream("STARTED COMPLETED")
+		s.wantRecorded(false)
+		failing = false
+		s.pass(time.Minute)
+		s.wantRecorded(true)
+	})
+}
+
+func TestAnApiServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
+	play(t, func(s *scene) {
+		away := true
+		s.client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return away, nil, errFault
+		})
+		s.job(nil)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.watch(nil)
+		s.pass(5 * time.Minute)
+		s.wantStream("")
+		away = false
+		s.pass(2 * time.Minute)
+		s.wantStream("STARTED COMPLETED")
+	})
+}
+
