@@ -1,7 +1,7 @@
 package k8sjob
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -119,11 +119,13 @@ func (c *cluster) start(component string) {
 
 func (c *cluster) control(path string, body io.Reader) (status int, text string) {
 	c.t.Helper()
-	return control(c.t, path, body)
+	status, text, err := control(path, body)
+	must(c.t, err)
+	return status, text
 }
 
-func control(t testing.TB, path string, body io.Reader) (status int, text string) {
-	t.Helper()
+// control asks the test cluster for something.
+func control(path string, body io.Reader) (status int, text string, err error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", os.Getenv(envControl))
 	}}
@@ -131,14 +133,15 @@ func control(t testing.TB, path string, body io.Reader) (status int, text string
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control"+path, body)
-	must(t, err)
+	if err != nil {
+		return 0, "", err
+	}
 	response, err := (&http.Client{Transport: transport}).Do(request)
-	must(t, err)
-	var answer bytes.Buffer
-	_, err = answer.ReadFrom(response.Body)
-	must(t, err)
-	must(t, response.Body.Close())
-	return response.StatusCode, answer.String()
+	if err != nil {
+		return 0, "", err
+	}
+	answer, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(answer), cmp.Or(err, response.Body.Close())
 }
 
 // serve serves HTTP to the pods and returns its address, as in "http://10.0.0.1:1234".
@@ -156,6 +159,58 @@ func (c *cluster) serve(handler http.Handler) string {
 	server.Start()
 	c.t.Cleanup(server.Close)
 	return server.URL
+}
+
+// network is the way of a client to the API server, which can be cut.
+type network struct {
+	mu    sync.Mutex
+	down  bool
+	conns map[net.Conn]bool
+}
+
+// newNetwork makes one, and a client that uses it.
+func (c *cluster) newNetwork() (*network, kubernetes.Interface) {
+	c.t.Helper()
+	n := &network{conns: map[net.Conn]bool{}}
+	config, err := restConfig(ClientOptions{Kubeconfig: os.Getenv(envKubeconfig)})
+	must(c.t, err)
+	config.Dial = n.dial
+	client, err := kubernetes.NewForConfig(config)
+	must(c.t, err)
+	c.t.Cleanup(func() { closeConnections(client) })
+	return n, client
+}
+
+func (n *network) dial(ctx context.Context, kind, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, kind, address)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.down {
+		return nil, cmp.Or(conn.Close(), fmt.Errorf("dial %s: the test has cut the network", address))
+	}
+	n.conns[conn] = true
+	return conn, nil
+}
+
+// cut breaks the connections that there are; nothing is reached any more.
+func (n *network) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = true
+	for conn := range n.conns {
+		_ = conn.Close() // it may be closed already
+	}
+	clear(n.conns)
+}
+
+// mend makes the API server reachable again.
+func (n *network) mend() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = false
 }
 
 // gate is something that pods wait for, by the step "get=URL".

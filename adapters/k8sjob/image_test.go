@@ -33,7 +33,7 @@ func workImage(t testing.TB) string {
 	b := &builtImage
 	b.once.Do(func() {
 		if b.name = os.Getenv(envImage); b.name == "" {
-			b.name, b.err = importWork(t)
+			b.name, b.err = importWork()
 		}
 	})
 	if b.err != nil {
@@ -42,7 +42,7 @@ func workImage(t testing.TB) string {
 	return b.name
 }
 
-func importWork(t testing.TB) (name string, err error) {
+func importWork() (name string, err error) {
 	if builtImage.dir, err = os.MkdirTemp("", "testwork"); err != nil {
 		return "", err
 	}
@@ -62,10 +62,11 @@ func importWork(t testing.TB) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if status, text := control(t, "/images", bytes.NewReader(archive)); status != http.StatusOK {
-		return "", fmt.Errorf("import an image: %d %s", status, text)
+	status, text, err := control("/images", bytes.NewReader(archive))
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("import an image: %d %s", status, text)
 	}
-	return name, nil
+	return name, err
 }
 
 // removeImage removes what was built; the cluster keeps the image.

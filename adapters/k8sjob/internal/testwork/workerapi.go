@@ -23,7 +23,7 @@ func workerAPI(value string) error {
 	if err != nil {
 		return err
 	}
-	lifecycle, err := remote.NewLifecycle(remote.Options{URL: os.Getenv("TASKBRIDGE_URL")})
+	lifecycle, err := remote.NewLifecycle(remote.Options{URL: os.Getenv("TASKBRIDGE_URL"), Synchronous: true})
 	if err != nil {
 		return err
 	}
