@@ -77,8 +77,13 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 // history fetches a history, and writes it if it is asked to.
 func (f *fixture) history(task taskbridge.Task, name string) *historypb.History {
 	f.t.Helper()
+	return f.historyOf(f.prefix+task.ID, name)
+}
+
+func (f *fixture) historyOf(workflowID, name string) *historypb.History {
+	f.t.Helper()
 	history := &historypb.History{}
-	events := f.client.GetWorkflowHistory(f.ctx, f.prefix+task.ID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := f.client.GetWorkflowHistory(f.ctx, workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		must(f.t, err)
@@ -107,11 +112,16 @@ func TestHistoriesOfThisVersionReplay(t *testing.T) {
 			}
 			for taskType, input := range map[string]string{
 				"echo": `{"n":1}`, "fail": `{"type":"NO_STOCK"}`, "chain": `{"left":1}`, "report": `{}`, "slow": `{"steps":2,"millis":1}`,
+				"parallel": `{}`, "mixed": `{"rounds":1,"millis":1}`, "family": `{}`,
 			} {
 				task := f.create(taskType, input)
 				_ = f.client.GetWorkflow(f.ctx, f.prefix+task.ID, "").Get(f.ctx, nil) // some fail
 				must(t, newReplayer(t, plain).ReplayWorkflowHistory(quiet(), f.history(task, name+"-"+taskType)))
 				must(t, newReplayer(t, false).ReplayWorkflowHistory(quiet(), f.history(task, name+"-"+taskType)))
+				if taskType == "family" {
+					reporting := f.historyOf(task.ID+"-child-1", name+"-child")
+					must(t, newReplayer(t, plain).ReplayWorkflowHistory(quiet(), reporting))
+				}
 			}
 		})
 	}

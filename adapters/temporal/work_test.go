@@ -19,20 +19,21 @@ import (
 
 // works are the workflows of the tests, by the types of their tasks.
 var works = map[string]func(workflow.Context, Input) (any, error){
-	"echo":    echo,
-	"fail":    fail,
-	"wait":    wait,
-	"ignore":  ignore,
-	"chain":   chain,
-	"panic":   panics,
-	"gates":   gates,
-	"suspend": suspends,
-	"family":  family,
-	"report":  reports,
-	"flaky":   flaky,
-	"slow":    slow,
-	"mixed":   mixed,
-	"counts":  counts,
+	"echo":     echo,
+	"fail":     fail,
+	"wait":     wait,
+	"ignore":   ignore,
+	"chain":    chain,
+	"panic":    panics,
+	"gates":    gates,
+	"suspend":  suspends,
+	"family":   family,
+	"report":   reports,
+	"flaky":    flaky,
+	"slow":     slow,
+	"mixed":    mixed,
+	"parallel": parallel,
+	"counts":   counts,
 }
 
 // worked counts how often the work of a task was begun in this process.
@@ -293,6 +294,24 @@ func counts(ctx workflow.Context, _ Input) (any, error) {
 	}
 	signals.Receive(ctx, nil)
 	return nil, ReportMessage(ctx, taskbridge.Message{Text: "through"})
+}
+
+// parallel reports from several coroutines at once.
+func parallel(ctx workflow.Context, _ Input) (any, error) {
+	over := workflow.NewWaitGroup(ctx)
+	var failure error
+	for i := range 3 {
+		over.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer over.Done()
+			for n := range 2 {
+				err := ReportMessage(ctx, taskbridge.Message{Text: number(int64(10*i + n))})
+				failure = errors.Join(failure, err, workflow.Sleep(ctx, time.Millisecond))
+			}
+		})
+	}
+	over.Wait(ctx)
+	return nil, failure
 }
 
 // flaky fails in its first run, where it is started with a retry policy.
