@@ -3,6 +3,7 @@ package k8sjob
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -195,13 +196,14 @@ func resultOf(text string) (result json.RawMessage, message string) {
 const maxTailBytes = 2 << 10
 
 // tailOf is the end of the output: what was read of it, else the termination
-// message, which is the end of a failed container's log where it wrote none.
+// message, which is the end of a failed container's log where it wrote none. Reports
+// are no part of it.
 func tailOf(pod *podLevel, output said, lines int) string {
 	if output.Tail != "" || lines < 0 || pod == nil || pod.end == nil {
 		return output.Tail
 	}
 	text := strings.TrimSpace(strings.ToValidUTF8(strings.ReplaceAll(pod.end.message, "\x00", ""), "\uFFFD"))
-	kept := strings.Split(text, "\n")
+	kept := slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.HasPrefix(line, taskbridge.LineReportPrefix) })
 	kept = kept[max(0, len(kept)-lines):]
 	tail := strings.Join(kept, "\n")
 	if excess := len(tail) - maxTailBytes; excess > 0 {

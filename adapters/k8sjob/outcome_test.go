@@ -104,7 +104,7 @@ func TestTheOutcomeSaysWhatBecameOfTheJob(t *testing.T) {
 			output: said{Fail: &taskbridge.Failure{Code: "BAD", Message: "m"}}, want: failure("BAD", "m", false),
 		},
 		"the termination message where no output was read": {
-			job: backoff, pod: podOf(corev1.PodFailed, exited(3, "Error", "a\nb\nc\n")),
+			job: backoff, pod: podOf(corev1.PodFailed, exited(3, "Error", "a\nb\n::taskbridge {\"progress\":1}\nc\n")),
 			want: failure(CodeExited, "container \"work\" ended with exit status 3\nb\nc", false),
 		},
 		"signal as a shell tells it": {
