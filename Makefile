@@ -32,6 +32,13 @@ GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)-$(GOVERSION)
 DEVSERVER := adapters/temporal/devserver
 TEMPORAL_DEVSERVER := $(TOOLS)/temporal-devserver-$(shell cat $(DEVSERVER)/go.* $(DEVSERVER)/*.go | cksum | cut -d' ' -f1)-$(GOVERSION)
 
+# A Kubernetes cluster for tests, named after what it is built from.
+TESTCLUSTER := adapters/k8sjob/testcluster
+K8S_TESTCLUSTER := $(TOOLS)/k8s-testcluster-$(shell cat $(TESTCLUSTER)/go.* $(TESTCLUSTER)/*.go \
+	$(TESTCLUSTER)/internal/{cluster,component,image}/*.go | cksum | cut -d' ' -f1)-$(GOVERSION)
+# Its packages that don't take all of Kubernetes to compile.
+TESTCLUSTER_PACKAGES := ./internal/cluster/... ./internal/image/... ./internal/smoke/...
+
 # More flags for go test, as in: make test-core TESTFLAGS="-run Cancel -v"
 TESTFLAGS ?=
 RESULTS := $(CURDIR)/.cache/results
@@ -58,6 +65,12 @@ dev-temporal: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
 dev-temporal: temporal-devserver ## a Temporal server, a TaskBridge server and an example worker, to try
 	@.ci/dev-temporal
 
+.PHONY: dev-k8sjob
+dev-k8sjob: ## a Kubernetes cluster, to try or to run single tests on
+	@[ "$$(.ci/need-containerd)" = own ]
+	@$(MAKE) k8s-testcluster
+	@$(K8S_TESTCLUSTER) up
+
 ##
 ## Tests
 
@@ -73,14 +86,27 @@ test: ## everything that must pass before a change lands
 	awk -f .ci/summary.awk $(RESULTS)/*.json; \
 	printf 'make test: everything passed, in %d min %02d s\n' $$(((SECONDS-start)/60)) $$(((SECONDS-start)%60))
 
-# test_module tests one module as its users get it, without the workspace. Results
-# of an earlier run don't count: some tests run programs that go test can't see.
+# test_module tests one module as its users get it, without the workspace, or some
+# packages of it. Results of an earlier run don't count: some tests run programs that
+# go test can't see.
 define test_module
 	$(call say,tests of $(1))
 	@mkdir -p $(RESULTS)
 	@cd $(1) && $(TESTENV) GOWORK=off $(GOTESTSUM) --format standard-quiet \
 		--jsonfile-timing-events $(RESULTS)/$(subst /,-,$(1)).json \
-		-- -race -count=1 -timeout 20m $(TESTFLAGS) ./...
+		-- -race -count=1 -timeout 20m $(TESTFLAGS) $(or $(2),./...)
+endef
+
+# on_cluster makes a target with a Kubernetes cluster in its environment, where this
+# machine can have one.
+define on_cluster
+	@how=$$(.ci/need-containerd); \
+	if [ "$$how" = own ]; then \
+		$(MAKE) k8s-testcluster; \
+		$(K8S_TESTCLUSTER) run -- $(MAKE) $(1); \
+	else \
+		$(MAKE) $(1); \
+	fi
 endef
 
 .PHONY: test-core
@@ -105,8 +131,19 @@ test-temporal: $(GOTESTSUM) cc temporal-devserver ## the Temporal adapter, on a 
 	$(call test_module,adapters/temporal)
 
 .PHONY: test-k8sjob
-test-k8sjob: $(GOTESTSUM) cc ## the Kubernetes Jobs adapter (not there yet)
+test-k8sjob: $(GOTESTSUM) cc ## the Kubernetes Jobs adapter, on a real cluster
+	$(call on_cluster,test-k8sjob-modules)
+	@if [ -x $(K8S_TESTCLUSTER) ] && [ "$$(.ci/need-containerd 2>&1)" = own ]; then $(MAKE) test-k8sjob-lifecycle; fi
+
+.PHONY: test-k8sjob-modules
+test-k8sjob-modules:
+	$(call test_module,$(TESTCLUSTER),$(TESTCLUSTER_PACKAGES))
 	$(call test_module,adapters/k8sjob)
+
+.PHONY: test-k8sjob-lifecycle
+test-k8sjob-lifecycle: export TASKBRIDGE_K8S_TESTCLUSTER = $(K8S_TESTCLUSTER)
+test-k8sjob-lifecycle:
+	$(call test_module,$(TESTCLUSTER)/internal/lifecycle)
 
 .PHONY: test-server
 test-server: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
@@ -140,6 +177,10 @@ bench-asynq: redis ## the asynq adapter beside bare asynq; more flags in ARGS
 .PHONY: soak
 soak: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
 soak: cc redis python temporal-devserver ## the long and random rest (build tag soak); SOAKTIME bounds each module
+	$(call on_cluster,soak-modules)
+
+.PHONY: soak-modules
+soak-modules:
 	@for module in $(MODULES); do \
 		printf '\n==> soak of %s\n' "$$module"; \
 		(cd $$module && $(TESTENV) GOWORK=off TASKBRIDGE_SOAK_TIME=$(SOAKTIME) \
@@ -181,6 +222,7 @@ lint: $(GOLANGCI_LINT) ## golangci-lint over everything
 	$(call say,golangci-lint $(GOLANGCI_LINT_VERSION))
 	@$(GOLANGCI_LINT) run --allow-parallel-runners $(MODULES:%=./%/...)
 	@cd release && GOWORK=off $(GOLANGCI_LINT) run --allow-parallel-runners ./...
+	@cd $(TESTCLUSTER) && GOWORK=off GOOS=linux $(GOLANGCI_LINT) run --allow-parallel-runners $(TESTCLUSTER_PACKAGES) ./internal/lifecycle/...
 
 ##
 ## Upkeep
@@ -204,6 +246,17 @@ $(TEMPORAL_DEVSERVER):
 	$(call say,building a Temporal server for the tests: once and for five to ten minutes)
 	@mkdir -p $(TOOLS)
 	@cd $(DEVSERVER) && $(TESTENV) GOWORK=off nice $(GO) build -gcflags=all=-dwarf=false -ldflags='-s -w' -o $@.tmp . && mv $@.tmp $@
+
+.PHONY: k8s-testcluster
+k8s-testcluster: $(K8S_TESTCLUSTER)
+
+# Without cgo, so that no C compiler is needed. Debugging information would take the
+# linker beyond 4 GB of memory.
+$(K8S_TESTCLUSTER):
+	$(call say,building a Kubernetes cluster for the tests: once and for five to ten minutes)
+	@mkdir -p $(TOOLS)
+	@cd $(TESTCLUSTER) && $(TESTENV) GOWORK=off CGO_ENABLED=0 nice $(GO) build -gcflags=all=-dwarf=false \
+		-ldflags='-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2' -o $@.tmp . && mv $@.tmp $@
 
 .PHONY: redis
 redis:

@@ -171,7 +171,10 @@ func (s *state) removeShared() error {
 			target, err := os.Readlink(file)
 			return err == nil && strings.HasPrefix(target, s.Dir+"/")
 		}),
-		removeMatching("/var/lib/cni/results/"+cniNetwork+"-*", func(string) bool { return true }),
+		removeMatching("/var/lib/cni/results/*", func(file string) bool {
+			result, err := os.ReadFile(file)
+			return err == nil && bytes.Contains(result, []byte(s.Dir+"/"))
+		}),
 		removeMatching("/run/containerd/s/*", dead),
 	)
 	for _, folder := range s.Absent {

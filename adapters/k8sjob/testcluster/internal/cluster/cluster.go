@@ -1,19 +1,15 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,18 +25,20 @@ type Cluster struct {
 	state    *state
 	lock     *os.File
 	cri      *criClient
+	api      *apiClient
 	launcher launcher
 	messages io.Writer
 	control  *controlServer
 	parts    []*part
 	watchers sync.WaitGroup
+	witness  *witness
 }
 
 // part is a component with its process.
 type part struct {
 	component
 	mu      sync.Mutex // held while it is started or killed
-	process *process
+	process atomic.Pointer[process]
 	// expected tells a death that was asked for from one that was not.
 	expected chan struct{}
 }
@@ -50,51 +48,61 @@ type part struct {
 // messages. Only one cluster can be on a host: Start waits for another one's end.
 // What an earlier one left behind because it was killed is removed first. If ctx
 // ends before the cluster is ready, that is an error. After an error nothing is left.
-func Start(ctx context.Context, messages io.Writer) (c *Cluster, err error) {
-	c = &Cluster{messages: messages}
-	for _, program := range []string{"containerd", "ctr", "runc", "containerd-shim-runc-v2"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("%w (Debian: apt-get install containerd runc)", err)
-		}
-	}
-	if _, err := cniPlugins(); err != nil {
+func Start(ctx context.Context, messages io.Writer) (*Cluster, error) {
+	if err := findPrograms(); err != nil {
 		return nil, err
 	}
-	if c.lock, err = lock(ctx.Done(), messages); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.Stop())
-		}
-	}()
-	if err := clearLeftovers(messages); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", prefix)
+	lock, err := lock(ctx.Done(), messages)
 	if err != nil {
 		return nil, err
 	}
+	c := &Cluster{messages: messages, lock: lock}
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+// findPrograms is an error where one is missing that is not this one's own.
+func findPrograms() error {
+	for _, program := range []string{"containerd", "ctr", "runc", "containerd-shim-runc-v2"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%w (Debian: apt-get install containerd runc)", err)
+		}
+	}
+	_, err := cniPlugins()
+	return err
+}
+
+// start makes all that there is; what it has made when it fails is for Stop.
+func (c *Cluster) start(ctx context.Context) error {
+	if err := clearLeftovers(c.messages); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return err
+	}
 	if err := fits(dir); err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
+		return errors.Join(err, os.Remove(dir))
 	}
 	if c.state, err = survey(dir); err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
+		return errors.Join(err, os.Remove(dir))
 	}
 	if err := c.state.write(); err != nil {
-		return nil, err
+		return err
 	}
 	if c.layout, err = newLayout(dir); err != nil {
-		return nil, err
+		return err
 	}
 	if err := errors.Join(c.layout.configure(), c.layout.net.connect(), makeCgroups(c.layout.cgroup())); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.startComponents(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	c.control, err = c.serveControl()
-	return c, err
+	return err
 }
 
 // clearLeftovers removes what an earlier cluster left.
@@ -119,6 +127,9 @@ func (c *Cluster) startComponents(ctx context.Context) error {
 	if c.cri, err = newCRIClient(c.layout.containerdSocket()); err != nil {
 		return err
 	}
+	if c.api, err = newAPIClient(c.layout); err != nil {
+		return err
+	}
 	c.launcher = newLauncher()
 	for _, component := range c.layout.components(self, c.cri) {
 		c.parts = append(c.parts, &part{component: component})
@@ -133,7 +144,15 @@ func (c *Cluster) startComponents(ctx context.Context) error {
 	if err := <-c.together(ctx, "kube-controller-manager", "scheduler", "kubelet"); err != nil {
 		return err
 	}
-	return until(ctx, c.part("kube-controller-manager").process, c.serviceAccount)
+	manager := c.part("kube-controller-manager").process.Load()
+	if err := until(ctx, manager, c.serviceAccount); err != nil {
+		return fmt.Errorf("the default namespace does not take pods: %w", err)
+	}
+	if err := until(ctx, manager, c.registerWitness); err != nil {
+		return fmt.Errorf("register the node %s: %w", WitnessName, err)
+	}
+	c.witness = c.startWitness()
+	return nil
 }
 
 // together starts components of these names at once; the channel gets one error or nil.
@@ -178,8 +197,11 @@ func (c *Cluster) StartComponent(ctx context.Context, name string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.process.running() {
+	if p.running() {
 		return fmt.Errorf("%s: %w", name, ErrRunning)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	log, err := os.OpenFile(c.layout.log(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -193,7 +215,8 @@ func (c *Cluster) StartComponent(ctx context.Context, name string) error {
 	if err = errors.Join(err, log.Close()); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	p.process, p.expected = process, make(chan struct{})
+	p.process.Store(process)
+	p.expected = make(chan struct{})
 	c.watchers.Add(1)
 	go c.watch(name, process, p.expected)
 
@@ -209,8 +232,8 @@ func (c *Cluster) StartComponent(ctx context.Context, name string) error {
 	return nil
 }
 
-// running says so of a component that nobody starts or kills meanwhile.
-func (p *part) running() bool { return p.process.running() }
+// running says whether its process is there.
+func (p *part) running() bool { return p.process.Load().running() }
 
 // watch tells of a component that ends by itself.
 func (c *Cluster) watch(name string, process *process, expected <-chan struct{}) {
@@ -231,11 +254,11 @@ func (c *Cluster) KillComponent(name string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.process.running() {
+	if !p.running() {
 		return fmt.Errorf("%s: %w", name, ErrStopped)
 	}
 	close(p.expected)
-	return p.process.kill()
+	return p.process.Load().kill()
 }
 
 // environment is this one's without what would lead components elsewhere.
@@ -269,82 +292,15 @@ func (c *Cluster) Environment() []string {
 // Logs is the folder with a log a component.
 func (c *Cluster) Logs() string { return c.layout.path("logs") }
 
-// get reads an object from the API server into v.
-func (c *Cluster) get(ctx context.Context, path string, v any) error {
-	authority, err := os.ReadFile(c.layout.path("pki", "ca.crt"))
-	if err != nil {
-		return err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(authority)
-	client := &http.Client{
-		Timeout:   5 * time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}},
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.layout.apiserver()+path, nil)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Authorization", "Bearer "+c.layout.adminToken)
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	body, err := io.ReadAll(response.Body)
-	if err = errors.Join(err, response.Body.Close()); err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %s", path, response.Status, bytes.TrimSpace(body))
-	}
-	return json.Unmarshal(body, v)
-}
-
-// nodeReady is nil once pods can be scheduled to the node.
-func (c *Cluster) nodeReady(ctx context.Context) error {
-	var node struct {
-		Spec struct {
-			Taints []struct{ Key, Effect string }
-		}
-		Status struct {
-			Conditions []struct{ Type, Status, Message string }
-		}
-	}
-	if err := c.get(ctx, "/api/v1/nodes/"+NodeName, &node); err != nil {
-		return err
-	}
-	for _, taint := range node.Spec.Taints {
-		// Without its controller a taint stays.
-		if strings.HasPrefix(taint.Key, "node.kubernetes.io/") && c.part("kube-controller-manager").running() {
-			return fmt.Errorf("the node has the taint %s:%s", taint.Key, taint.Effect)
-		}
-	}
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == "Ready" {
-			if condition.Status == "True" {
-				return nil
-			}
-			return fmt.Errorf("the node is not ready: %s", condition.Message)
-		}
-	}
-	return errors.New("the node has told nothing of itself yet")
-}
-
-// serviceAccount is nil once the default namespace takes pods.
-func (c *Cluster) serviceAccount(ctx context.Context) error {
-	var any struct{}
-	return errors.Join(
-		c.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default", &any),
-		c.get(ctx, "/api/v1/namespaces/default/configmaps/kube-root-ca.crt", &any),
-	)
-}
-
 // Stop stops the cluster, removes all that it made and puts the host's settings
 // back. It is to be called once.
 func (c *Cluster) Stop() error {
 	var failed error
 	if c.control != nil {
 		failed = c.control.close()
+	}
+	if c.witness != nil {
+		c.witness.stop()
 	}
 	for _, p := range c.parts {
 		if err := c.KillComponent(p.name); err != nil && !errors.Is(err, ErrStopped) {

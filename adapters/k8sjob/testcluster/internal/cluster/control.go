@@ -15,6 +15,7 @@ import (
 // controlServer lets tests cause faults, over HTTP on a unix socket.
 type controlServer struct {
 	server *http.Server
+	cancel context.CancelFunc // ends the requests that wait
 	done   chan error
 }
 
@@ -32,13 +33,22 @@ func (c *Cluster) serveControl() (*controlServer, error) {
 		answer(w, c.StartComponent(r.Context(), r.PathValue("name")))
 	})
 	mux.HandleFunc("POST /images", c.postImage)
-	s := &controlServer{server: &http.Server{Handler: mux, ReadHeaderTimeout: startTime}, done: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &controlServer{cancel: cancel, done: make(chan error, 1)}
+	s.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: startTime,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	go func() { s.done <- s.server.Serve(listener) }()
 	return s, nil
 }
 
+// close returns once no request is left.
 func (s *controlServer) close() error {
-	err := s.server.Close()
+	s.cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := s.server.Shutdown(ctx)
 	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
@@ -67,12 +77,10 @@ func (c *Cluster) listComponents(w http.ResponseWriter, _ *http.Request) {
 	}
 	list := []component{}
 	for _, p := range c.parts {
-		p.mu.Lock()
-		this := component{Name: p.name, Running: p.process.running()}
+		this := component{Name: p.name, Running: p.running()}
 		if this.Running {
-			this.PID = p.process.cmd.Process.Pid
+			this.PID = p.process.Load().cmd.Process.Pid
 		}
-		p.mu.Unlock()
 		list = append(list, this)
 	}
 	writeAnswer(w, list)
@@ -124,5 +132,5 @@ func (c *Cluster) Load(ctx context.Context, file string) ([]string, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	return names, c.cri.load(ctx, file, names, c.part("containerd").process)
+	return names, c.cri.load(ctx, file, names, c.part("containerd").process.Load())
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"os/exec"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -23,6 +24,8 @@ type criClient struct {
 
 // newCRIClient connects when it is first used, and again whenever it must.
 func newCRIClient(socket string) (*criClient, error) {
+	// That containerd is away now and then is no news.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
@@ -32,9 +35,6 @@ func newCRIClient(socket string) (*criClient, error) {
 
 // ready is nil once pods can be run.
 func (c *criClient) ready(ctx context.Context) error {
-	if _, err := os.Stat(c.socket); err != nil { // grpc would log a warning
-		return err
-	}
 	status, err := c.runtime.Status(ctx, &cri.StatusRequest{})
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func prepare() error {
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary := filepath.Join(dir, "workload")
 	build := exec.Command("go", "build", "-o", binary, "./workload")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if output, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the workload: %w: %s", err, output)
 	}
