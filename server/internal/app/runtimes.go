@@ -27,6 +27,7 @@ type runtimeOptions struct {
 var makeRuntime = map[config.ExecutorKind]func(runtimeOptions) (taskbridge.TaskExecutor, error){
 	config.KindWebhook:  newWebhook,
 	config.KindAsynq:    newAsynq,
+	config.KindK8sJob:   newK8sJob,
 	config.KindTemporal: newTemporal,
 }
 
