@@ -137,7 +137,7 @@ type Claim struct {
 	ID string
 	// Producer names the source of the reports among those that share the
 	// claim; empty means "worker". A later start of the same claim and producer
-	// fences the earlier one.
+	// fences the earlier one, unless they bring an Epoch.
 	Producer string
 	// Epoch, above 0, is the producer's epoch in the place of one that the start
 	// counts, for a source that may repeat itself: starts of the same claim,

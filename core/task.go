@@ -76,6 +76,9 @@ type Submission struct {
 	Tries int
 	// Barred keeps the work from starting: its submission came to nothing in time.
 	Barred bool
+	// ExecutorMissingSince is when the [Reconciler] first found that the type of a
+	// task whose submission is recorded has no executor; zero while it has one.
+	ExecutorMissingSince time.Time
 }
 
 // Cancellation is a client's wish that the work should stop.
@@ -223,8 +226,9 @@ type Task struct {
 	PastClaims []string
 	// AttemptStartedAt is when the newest attempt was started.
 	AttemptStartedAt time.Time
-	// Starts counts the accepted calls of Start; it is the epoch of the
-	// producer that the last one opened.
+	// Starts counts the accepted calls of Start, but for those that joined under an
+	// epoch of the claim's; it is the epoch of the producer that the last one
+	// opened without.
 	Starts int64
 	// Controls counts the control events (see [EventAppend]) that the row asks
 	// for. The stream counts those it has: where the row's number is higher,
