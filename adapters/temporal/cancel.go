@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -20,16 +22,18 @@ func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	var err error
+	cancel, otherwise := e.cancelWorkflow, e.cancelActivity
 	if e.standsAlone(task.Type) {
-		err = e.cancelActivity(ctx, task, reason)
-	} else {
-		err = e.cancelWorkflow(ctx, task, reason)
+		cancel, otherwise = otherwise, cancel
 	}
+	err := cancel(ctx, task, reason)
 	var (
 		missing *serviceerror.NotFound
 		over    *serviceerror.FailedPrecondition
 	)
+	if errors.As(err, &missing) { // before its type moved, perhaps
+		err = otherwise(ctx, task, reason)
+	}
 	if err == nil || errors.As(err, &missing) || errors.As(err, &over) {
 		return nil // it does not know the task, has ended it, or was asked before
 	}
@@ -61,11 +65,20 @@ func (e *Executor) cancelWorkflow(ctx context.Context, task taskbridge.Task, rea
 
 // askWorkflow asks a workflow to stop in the way of its type.
 func (e *Executor) askWorkflow(ctx context.Context, task taskbridge.Task, reason string) error {
-	id := e.Prefix + task.ID
-	if signal := e.Types[task.Type].Cancel.Signal; signal != "" {
-		return e.Client.SignalWorkflow(ctx, id, "", signal, CancelSignal{TaskID: task.ID, Reason: reason})
+	id, signal := e.Prefix+task.ID, e.Types[task.Type].Cancel.Signal
+	if signal == "" {
+		return e.Client.CancelWorkflowWithOptions(ctx, client.CancelWorkflowOptions{WorkflowID: id, Reason: reason})
 	}
-	return e.Client.CancelWorkflowWithOptions(ctx, client.CancelWorkflowOptions{WorkflowID: id, Reason: reason})
+	input, err := e.DataConverter.ToPayloads(CancelSignal{TaskID: task.ID, Reason: reason})
+	if err != nil {
+		return fmt.Errorf("encode the signal: %w", err)
+	}
+	// Under an id of its own a run gets it once, however often it is repeated.
+	_, err = e.Client.WorkflowService().SignalWorkflowExecution(ctx, &workflowservice.SignalWorkflowExecutionRequest{
+		Namespace: e.Namespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id},
+		SignalName: signal, Input: input, RequestId: "taskbridge-cancel-" + task.ID,
+	})
+	return err
 }
 
 func terminateReason(reason string) string { return "cancelled by a client of TaskBridge: " + reason }

@@ -76,8 +76,8 @@ func (e *Executor) CheckHealth(ctx context.Context) error {
 
 // SubmitTask starts the task's workflow or activity under the task's own id. One
 // that is there already, running or closed, is left as it is. Rejected are a type
-// without options, arguments over Options.MaxPayload, and what Temporal calls
-// invalid.
+// without options, arguments and a memo over Options.MaxPayload, what Temporal calls
+// invalid, and a task whose id somebody else's workflow has.
 func (e *Executor) SubmitTask(ctx context.Context, task taskbridge.Task) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -141,13 +141,39 @@ func (e *Executor) arguments(task taskbridge.Task, options TypeOptions) (args []
 	if err != nil {
 		return nil, input, taskbridge.Reject(CodeInvalid, "the task's input cannot be encoded: "+err.Error(), false)
 	}
-	for i, payload := range payloads.GetPayloads() {
-		if size := len(payload.GetData()); size > e.MaxPayload {
-			return nil, input, taskbridge.Reject(CodeTooLarge, fmt.Sprintf(
-				"argument %d of the work has %d bytes, at most %d are allowed: hand over a reference to what is large", i+1, size, e.MaxPayload), false)
-		}
+	return args, input, e.checkSize("the arguments of the work", payloads.Size())
+}
+
+// checkSize turns down what is too large for Temporal, of which it would only say that
+// it is busy.
+func (e *Executor) checkSize(what string, size int) error {
+	if size <= e.MaxPayload {
+		return nil
 	}
-	return args, input, nil
+	return taskbridge.Reject(CodeTooLarge, fmt.Sprintf(
+		"%s have %d bytes, at most %d are allowed: hand over a reference to what is large", what, size, e.MaxPayload), false)
+}
+
+// memo makes the memo of a workflow: the host's and the adapter's tag.
+func (e *Executor) memo(task taskbridge.Task, options TypeOptions, input Input, args []any) (map[string]any, error) {
+	memo := map[string]any{}
+	if options.Memo != nil {
+		own, err := options.Memo(task)
+		if err != nil {
+			return nil, taskbridge.Reject(CodeInvalid, "the workflow's memo cannot be made: "+err.Error(), false)
+		}
+		maps.Copy(memo, own)
+	}
+	memo[tagKey] = tag{Version: tagVersion, TaskID: task.ID, Token: input.Token}
+	fields := make([]any, 0, len(memo)+len(args))
+	for _, field := range memo {
+		fields = append(fields, field)
+	}
+	payloads, err := e.DataConverter.ToPayloads(append(fields, args...)...)
+	if err != nil {
+		return nil, taskbridge.Reject(CodeInvalid, "the workflow's memo cannot be encoded: "+err.Error(), false)
+	}
+	return memo, e.checkSize("the arguments and the memo of the work", payloads.Size())
 }
 
 func (e *Executor) startWorkflow(ctx context.Context, task taskbridge.Task, options TypeOptions, input Input, args []any) error {
@@ -162,24 +188,35 @@ func (e *Executor) startWorkflow(ctx context.Context, task taskbridge.Task, opti
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		RetryPolicy:                              options.RetryPolicy,
 	}
-	memo := map[string]any{}
-	if options.Memo != nil {
-		own, err := options.Memo(task)
-		if err != nil {
-			return taskbridge.Reject(CodeInvalid, "the workflow's memo cannot be made: "+err.Error(), false)
-		}
-		maps.Copy(memo, own)
+	memo, err := e.memo(task, options, input, args)
+	if err != nil {
+		return err
 	}
-	memo[tagKey] = tag{Version: tagVersion, TaskID: task.ID, Token: input.Token}
 	start.Memo = memo
 	if options.SearchAttributes != nil {
-		var err error
 		if start.TypedSearchAttributes, err = options.SearchAttributes(task); err != nil {
 			return taskbridge.Reject(CodeInvalid, "the workflow's search attributes cannot be made: "+err.Error(), false)
 		}
 	}
-	_, err := e.Client.ExecuteWorkflow(ctx, start, options.Workflow, args...)
+	_, err = e.Client.ExecuteWorkflow(ctx, start, options.Workflow, args...)
+	var there *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &there) {
+		return err
+	}
+	description, failure := e.Client.DescribeWorkflowExecution(ctx, start.ID, "")
+	if failure != nil {
+		return failure
+	}
+	if foreign(description) {
+		return taskbridge.Reject(CodeInvalid, "the id of the task's workflow is that of a workflow of somebody else", false)
+	}
 	return err
+}
+
+// foreign reports whether somebody else has started a workflow under a task's id: each
+// of ours has a tag in its memo, if only in the cipher of a client that encrypts.
+func foreign(description *workflowservice.DescribeWorkflowExecutionResponse) bool {
+	return description.GetWorkflowExecutionInfo().GetMemo().GetFields()[tagKey] == nil
 }
 
 func (e *Executor) startActivity(ctx context.Context, task taskbridge.Task, options TypeOptions, args []any) error {

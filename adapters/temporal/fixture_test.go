@@ -109,6 +109,9 @@ func newFixture(t testing.TB, opts fixtureOptions) *fixture {
 		Client: f.client, Lifecycle: f.lifecycle, Rows: f.store, Types: types, Prefix: f.prefix,
 		SweepInterval: 200 * time.Millisecond, Submission: submission, Logger: f.logger(),
 	}
+	if opts.address == "" { // it is always there, if slow
+		options.StartTimeout = 20 * time.Second
+	}
 	if opts.change != nil {
 		opts.change(&options)
 	}

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -25,17 +26,21 @@ import (
 //
 // What Temporal does not know was never there if its submission is not recorded,
 // since the namespace remembers longer than a submission may be repeated; else it
-// is "gone".
+// is "gone". A second request makes sure that it is not there as what the type was
+// before its options changed.
 func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskbridge.Inspection, error) {
 	if err := ctx.Err(); err != nil {
 		return taskbridge.Inspection{}, err
 	}
-	inspect := e.inspectWorkflow
+	inspect, otherwise := e.inspectWorkflow, e.inspectActivity
 	if e.standsAlone(task.Type) {
-		inspect = e.inspectActivity
+		inspect, otherwise = otherwise, inspect
 	}
 	inspection, err := inspect(ctx, task)
 	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) { // before its type moved, perhaps
+		inspection, err = otherwise(ctx, task)
+	}
 	switch {
 	case errors.As(err, &missing) && task.Submission.State != taskbridge.SubmissionRecorded:
 		return known(taskbridge.InspectionAbsent), nil
@@ -80,6 +85,9 @@ func (e *Executor) inspectWorkflow(ctx context.Context, task taskbridge.Task) (t
 		return taskbridge.Inspection{}, err
 	}
 	info := description.GetWorkflowExecutionInfo()
+	if foreign(description) && task.Submission.State != taskbridge.SubmissionRecorded {
+		return known(taskbridge.InspectionAbsent), nil // and its submission is rejected
+	}
 	if task.Attempt == 0 {
 		begun, err := e.hasBegun(ctx, description)
 		if err != nil {
@@ -155,9 +163,10 @@ func (e *Executor) closing(ctx context.Context, workflowID, runID string) (taskb
 	}
 	switch last.GetEventType() {
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+		result := last.GetWorkflowExecutionCompletedEventAttributes().GetResult()
 		return ended(completed(func(valuePtr any) error {
-			return e.DataConverter.FromPayloads(last.GetWorkflowExecutionCompletedEventAttributes().GetResult(), valuePtr)
-		}, len(last.GetWorkflowExecutionCompletedEventAttributes().GetResult().GetPayloads()) > 0)), nil
+			return e.DataConverter.FromPayloads(result, valuePtr)
+		}, len(result.GetPayloads()) > 0)), nil
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
 		err := e.Client.GetWorkflow(ctx, workflowID, runID).GetWithOptions(ctx, nil, client.WorkflowRunGetOptions{DisableFollowingRuns: true})
 		var execution *temporal.WorkflowExecutionError
@@ -169,18 +178,23 @@ func (e *Executor) closing(ctx context.Context, workflowID, runID string) (taskb
 	return known(taskbridge.InspectionUnknown), nil
 }
 
-// completed makes the outcome of work whose result can be decoded by get.
+// completed makes the outcome of work whose result can be decoded by get. What is
+// encoded as JSON in any way is shown as such, as the plugin does.
 func completed(get func(valuePtr any) error, hasResult bool) taskbridge.Outcome {
 	outcome := taskbridge.Outcome{Status: taskbridge.StatusCompleted}
 	if !hasResult {
 		return outcome
 	}
-	var result json.RawMessage
-	if err := get(&result); err != nil || !json.Valid(result) {
+	var raw converter.RawValue
+	err := get(&raw)
+	result := raw.Payload().GetData()
+	switch {
+	case err == nil && string(raw.Payload().GetMetadata()[converter.MetadataEncoding]) == converter.MetadataEncodingNil:
+	case err == nil && json.Valid(result):
+		outcome.Completion.Result = result
+	default:
 		outcome.Completion.Message = "the result is no JSON"
-		return outcome
 	}
-	outcome.Completion.Result = result
 	return outcome
 }
 

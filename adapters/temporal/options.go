@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -47,8 +49,9 @@ type Options struct {
 	// DataConverter is the client's, where it has one of its own: results are read
 	// with it and sizes measured.
 	DataConverter converter.DataConverter
-	// MaxPayload is the most bytes that one argument may have, encoded; default
-	// 2 MiB, Temporal's own limit. A task over it is rejected.
+	// MaxPayload is the most bytes that the arguments of a task's work and its memo may
+	// have, encoded and together; default 2 MiB, Temporal's own limit of either. A task
+	// over it is rejected.
 	MaxPayload int
 
 	// StartTimeout bounds one start, within the host's own time-out for a submission:
@@ -151,8 +154,8 @@ func (o Options) checked() (Options, error) {
 		return o, errors.New("Options.MaxPayload, StartTimeout, FirstLook, SweepInterval and SweepOverlap must not be negative")
 	case o.Submission.Deadline < 0 || o.Submission.UnknownLimit < 0:
 		return o, errors.New("Options.Submission must not be negative")
-	case strings.ContainsAny(o.Prefix, "'\"`\\%") || len(o.Prefix) > 200:
-		return o, errors.New("Options.Prefix must have at most 200 bytes and no quotes")
+	case strings.ContainsAny(o.Prefix, "'\"`\\%") || !validName(o.Prefix) || len(o.Prefix) > 200:
+		return o, errors.New("Options.Prefix must be text of at most 200 bytes without quotes")
 	}
 	types := make(map[string]TypeOptions, len(o.Types))
 	for _, name := range slices.Sorted(maps.Keys(o.Types)) {
@@ -198,6 +201,11 @@ func (t TypeOptions) checked(name string) (TypeOptions, error) {
 	if strings.TrimSpace(t.TaskQueue) == "" {
 		return t, errors.New("TaskQueue must be set: the queue that the workers poll")
 	}
+	for what, name := range map[string]string{"TaskQueue": t.TaskQueue, "Workflow": t.Workflow, "Activity": t.Activity} {
+		if !validName(name) {
+			return t, fmt.Errorf("%s must be text of at most %d bytes", what, maxNameBytes)
+		}
+	}
 	if t.Activity == "" {
 		if t.StartToCloseTimeout != 0 || t.ScheduleToCloseTimeout != 0 || t.HeartbeatTimeout != 0 {
 			return t, errors.New("StartToCloseTimeout, ScheduleToCloseTimeout and HeartbeatTimeout are of an Activity, and none is set")
@@ -218,6 +226,15 @@ func (t TypeOptions) checked(name string) (TypeOptions, error) {
 		return t, errors.New("an Activity takes no signal")
 	}
 	return t, nil
+}
+
+// maxNameBytes is Temporal's own limit.
+const maxNameBytes = 1000
+
+// validName reports whether Temporal takes a name: one that cannot be sent would be
+// tried again and again.
+func validName(name string) bool {
+	return len(name) <= maxNameBytes && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // remember is for how long Temporal must know the id of what it has closed.
