@@ -67,6 +67,11 @@ type SubmissionOptions struct {
 	// Silence is how long nothing may be heard of a submitted task before its
 	// executor is asked about it; default 1 min.
 	Silence time.Duration
+	// MissingExecutorLimit is how long a task that was handed over is waited for
+	// while its type has no executor, and nothing is heard of its work: then it ends
+	// FAILED, EXECUTOR_LOST. Default 24 h; negative: for ever. One whose cancellation
+	// was asked for ends CANCELLED after UnknownLimit.
+	MissingExecutorLimit time.Duration
 }
 
 func (o SubmissionOptions) withDefaults() (SubmissionOptions, error) {
@@ -90,6 +95,9 @@ func (o SubmissionOptions) withDefaults() (SubmissionOptions, error) {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
+	}
+	if o.MissingExecutorLimit == 0 {
+		o.MissingExecutorLimit = 24 * time.Hour
 	}
 	if o.Lease <= o.Timeout {
 		return o, fmt.Errorf("submission option: %w", argumentErrorf("Lease", "(%s) must be longer than Timeout (%s)", o.Lease, o.Timeout))

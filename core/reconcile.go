@@ -34,6 +34,7 @@ type Reconciler struct {
 	leaser    Leaser
 	opts      ReconciliationOptions
 	retention retention
+	missing   missingTypes
 }
 
 // reconcilerLease is the name of the lease that the acting reconciler holds.
@@ -49,7 +50,7 @@ func newReconciler(b *base, leaser Leaser, opts ReconciliationOptions, keep Rete
 	opts.LeaseTTL = cmp.Or(opts.LeaseTTL, 15*time.Second)
 	opts.Holder = cmp.Or(opts.Holder, rand.Text())
 	retention, err := newRetention(keep)
-	return &Reconciler{b, leaser, opts, retention}, err
+	return &Reconciler{base: b, leaser: leaser, opts: opts, retention: retention}, err
 }
 
 // Run reconciles until ctx ends, beginning with [Reconciler.Recover] each time
@@ -258,6 +259,12 @@ func (r *Reconciler) look(ctx context.Context, taskID string) error {
 	if err != nil {
 		return err
 	}
+	missing := r.executorMissing(row)
+	if !missing && !row.Submission.ExecutorMissingSince.IsZero() {
+		if row, err = r.executorFound(ctx, row); err != nil || row.Status.Terminal() {
+			return err
+		}
+	}
 	canceling := !row.Cancellation.RequestedAt.IsZero()
 	switch {
 	case orphan && canceling:
@@ -268,6 +275,8 @@ func (r *Reconciler) look(ctx context.Context, taskID string) error {
 		return r.submitAgain(ctx, row) // it never started, and now only may here
 	case row.Instance != "" && row.Instance != r.localInstance(row):
 		return r.postpone(ctx, row, r.submission.Silence) // its instance takes care of it
+	case missing:
+		return r.awaitExecutor(ctx, row)
 	case canceling:
 		return r.cancel(ctx, row)
 	case row.Submission.State != SubmissionRecorded:

@@ -114,6 +114,9 @@ var migrations = []string{
 		until  INTEGER NOT NULL
 	) STRICT, WITHOUT ROWID;
 	`,
+	// 2: since when a task's type is found without an executor. The column stands
+	// behind the documents, as it must, and is NULL in almost every row.
+	`ALTER TABLE tasks ADD COLUMN submission_executor_missing_since INTEGER`,
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // script runs SQL on the folder's database behind the store's back.
@@ -85,5 +86,33 @@ func TestTheDatabaseIsMadeForDurabilityAndForGivingPagesBack(t *testing.T) {
 	}
 	if n, err := c.integer("SELECT count(*) FROM pragma_journal_mode WHERE journal_mode = 'wal'"); err != nil || n != 1 {
 		t.Errorf("the journal's mode is not wal: %v", err)
+	}
+}
+
+func TestATaskOfTheFirstSchemaIsThereInTheNewestAndMayChange(t *testing.T) {
+	dir := t.TempDir()
+	script(t, dir, migrations[0]+`; PRAGMA user_version = 1;
+		INSERT INTO tasks (task_no, id, owner, client_request_id, fingerprint, type, traceparent, created_at, revision, status,
+			attempt, claim, starts, controls, attempt_control, suspend_control, cancel_reason, cancel_tries,
+			submission_state, submission_deadline, submission_tries, submission_barred, instance, metadata, input)
+		VALUES (1, '000-old', 'alice', 'k', 'f', 'work', '', 1000000, 3, 1, 0, '', 0, 0, 0, 0, '', 0, 'submitted', 2000000, 1, 0, '', X'7b2261223a317d', X'7b226e223a327d')`)
+	s, err := Open(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := s.GetTask(t.Context(), "000-old")
+	if err != nil || row.Revision != 3 || string(row.Input) != `{"n":2}` || row.Submission.Tries != 1 ||
+		!row.Submission.ExecutorMissingSince.IsZero() || row.Instance != "" {
+		t.Errorf("%+v, %v", row, err)
+	}
+	row.Submission.ExecutorMissingSince = time.UnixMicro(3_000_000).UTC()
+	if _, err := s.UpdateTask(t.Context(), row); err != nil {
+		t.Error(err)
+	}
+	if again, err := s.GetTask(t.Context(), "000-old"); err != nil || !again.Submission.ExecutorMissingSince.Equal(row.Submission.ExecutorMissingSince) {
+		t.Errorf("%+v, %v", again, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -19,7 +19,7 @@ const (
 	changeable  = "revision, updated_at, started_at, finished_at, " +
 		"attempt, claim, attempt_started_at, starts, controls, attempt_control, suspend_control, " +
 		"cancel_requested_at, cancel_reason, cancel_tries, " +
-		"submission_state, submission_lease_until, submission_deadline, submission_tries, submission_barred, " +
+		"submission_state, submission_lease_until, submission_deadline, submission_tries, submission_barred, submission_executor_missing_since, " +
 		"instance, suspension, suspend_ids, past_claims"
 	metadataColumn = "coalesce(t.metadata, (SELECT d.metadata FROM task_documents d WHERE d.task_no = t.task_no))"
 	inputColumn    = "coalesce(t.input, (SELECT d.input FROM task_documents d WHERE d.task_no = t.task_no))"
@@ -196,7 +196,7 @@ func bindChangeable(s *statement, t taskbridge.Task) error {
 		t.Attempt, t.Claim, timeValue(t.AttemptStartedAt), t.Starts, t.Controls, t.AttemptControl, t.SuspendControl,
 		timeValue(t.Cancellation.RequestedAt), t.Cancellation.Reason, int64(t.Cancellation.Tries),
 		string(t.Submission.State), timeValue(t.Submission.LeaseUntil), timeValue(t.Submission.Deadline),
-		int64(t.Submission.Tries), boolValue(t.Submission.Barred),
+		int64(t.Submission.Tries), boolValue(t.Submission.Barred), timeValue(t.Submission.ExecutorMissingSince),
 		t.Instance, suspension, suspendIDs, pastClaims, []byte(t.Terminal),
 	)
 	return nil
@@ -242,7 +242,7 @@ func listedTask(row []driver.Value) (t taskbridge.Task, err error) {
 	}
 	t.Submission = taskbridge.Submission{
 		State: taskbridge.SubmissionState(text(next())), LeaseUntil: timeOf(next()), Deadline: timeOf(next()),
-		Tries: int(integer(next())), Barred: integer(next()) != 0,
+		Tries: int(integer(next())), Barred: integer(next()) != 0, ExecutorMissingSince: timeOf(next()),
 	}
 	t.Instance = text(next())
 	if err := fromJSON(next(), &t.Suspension); err != nil {

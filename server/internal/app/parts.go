@@ -155,6 +155,20 @@ func (e *executors) ready(s store) map[string]httpapi.ReadyCheck {
 	return checks
 }
 
+// partTaskTypes is what /ready and the metrics report [taskTypes] as; no runtime
+// can have the name.
+const partTaskTypes = "taskTypes"
+
+// taskTypes reports whether each open task's type has an executor.
+func taskTypes(reconciler *taskbridge.Reconciler) httpapi.ReadyCheck {
+	return func(context.Context) error {
+		if types := reconciler.MissingExecutors(); len(types) > 0 {
+			return fmt.Errorf("open tasks are of types without an executor: %q", types)
+		}
+		return nil
+	}
+}
+
 // away returns what the server can do without for a while: tasks are accepted
 // and watched with their runtime away.
 func (e *executors) away() map[string]httpapi.ReadyCheck {

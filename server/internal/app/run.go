@@ -165,6 +165,7 @@ func start(ctx context.Context, c *config.Config, bound net.Addr, logger *slog.L
 	}
 	checks := executors.ready(store)
 	runtimes := executors.away()
+	runtimes[partTaskTypes] = taskTypes(bridge.Reconciler)
 	for _, parts := range []map[string]httpapi.ReadyCheck{checks, runtimes} {
 		for name, check := range parts {
 			ready[name] = check

@@ -176,7 +176,7 @@ func TestTheDemonstrationDoesWhatItsInputSays(t *testing.T) {
 func TestWithoutTheDemonstrationItsTypeIsUnknown(t *testing.T) {
 	s := startServer(t, load(t, "--store", "memory", "--demo=false"), openStore)
 	s.create("k", "demo", `{}`, http.StatusUnprocessableEntity)
-	if body := s.request("GET", "/ready", "", http.StatusOK); body != `{"status":"ready","details":{"store":"ok"}}` {
+	if body := s.request("GET", "/ready", "", http.StatusOK); body != `{"status":"ready","details":{"store":"ok","taskTypes":"ok"}}` {
 		t.Errorf("ready: %s", body)
 	}
 	if err := s.end(); err != nil {
@@ -187,7 +187,7 @@ func TestWithoutTheDemonstrationItsTypeIsUnknown(t *testing.T) {
 func TestTasksOutliveTheServerInTheDataFolder(t *testing.T) {
 	c := load(t, "--task", "echo=sh -c 'cat; echo \"::taskbridge {\\\"result\\\":1}\"'")
 	s := startServer(t, c, openStore)
-	if body := s.request("GET", "/ready", "", http.StatusOK); body != `{"status":"ready","details":{"demo":"ok","process":"ok","store":"ok"}}` {
+	if body := s.request("GET", "/ready", "", http.StatusOK); body != `{"status":"ready","details":{"demo":"ok","process":"ok","store":"ok","taskTypes":"ok"}}` {
 		t.Errorf("ready: %s", body)
 	}
 	task := s.create("k", "echo", `{}`, http.StatusCreated)

@@ -180,6 +180,8 @@ func Default() *Config {
 			RetryMax:      time.Minute,
 			CancelTimeout: 2 * time.Second,
 			Silence:       time.Minute,
+
+			MissingExecutorLimit: 24 * time.Hour,
 		},
 		Retention:         30 * day,
 		ReconcileInterval: time.Second,

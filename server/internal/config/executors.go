@@ -149,9 +149,9 @@ func readExecutors(node *yaml.Node) (map[string]Executor, error) {
 
 func kindNames() []ExecutorKind { return slices.Sorted(maps.Keys(kinds)) }
 
-// reservedNames are those of the runtimes that are there without configuration;
-// readiness reports each under its name.
-var reservedNames = []string{"demo", "process", "store"}
+// reservedNames are those of what is there without configuration; readiness
+// reports each under its name.
+var reservedNames = []string{"demo", "process", "store", "taskTypes"}
 
 func checkName(name string) error {
 	switch {

@@ -155,6 +155,8 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"key twice", nil, nil, "demo: true\ndemo: false", []string{"demo", "already defined"}},
 		{"missing file", []string{"--config", "/nowhere/x.yaml"}, nil, "", []string{"/nowhere/x.yaml", "--config"}},
 		{"lease shorter than timeout", []string{"--submission-lease=5s"}, nil, "", []string{"submission.lease (from --submission-lease)", "submission.timeout"}},
+		{"limit without an executor", []string{"--submission-missing-executor-limit=1ms"}, nil, "", []string{"submission.missingExecutorLimit (from --submission-missing-executor-limit)", "1s", "never"}},
+		{"limit that is none", nil, nil, "submission: {missingExecutorLimit: soon}", []string{"submission.missingExecutorLimit", "soon"}},
 		{"retries", nil, []string{"TASKBRIDGE_SUBMISSION_RETRY_MAX=1ms"}, "", []string{"submission.retryMax", "submission.retryMin"}},
 		{"rate below zero", []string{"--rate-limit-creates-per-second=-1"}, nil, "", []string{"rateLimit.createsPerSecond", `"-1"`}},
 		{"rate that is none", []string{"--rate-limit-requests-per-second=NaN"}, nil, "", []string{"rateLimit.requestsPerSecond", "NaN"}},
@@ -320,5 +322,18 @@ func TestWithoutAccessControlOnlyTheLimitsThatAreSetHold(t *testing.T) {
 	got = load(t, []string{"--auth-modes=apikey", "--auth-api-keys-file=k", "--rate-limit-requests-per-second=0", "--rate-limit-creates-per-second=0"}, nil).RateLimit
 	if want := (RateLimit{ConcurrentRequests: 100, Streams: 200, TotalStreams: 20_000}); got != want {
 		t.Errorf("without rates: %+v", got)
+	}
+}
+
+func TestATaskWithoutAnExecutorMayBeWaitedForWithoutAnEnd(t *testing.T) {
+	for given, want := range map[string]time.Duration{"0": -1, "never": -1, "0s": -1, "90m": 90 * time.Minute} {
+		for way, c := range map[string]*Config{
+			"flag": load(t, []string{"--submission-missing-executor-limit=" + given}, nil),
+			"file": load(t, []string{"--config", writeFile(t, "submission: {missingExecutorLimit: "+given+"}")}, nil),
+		} {
+			if got := c.Submission.MissingExecutorLimit; got != want {
+				t.Errorf("%s by %s is %s, want %s", given, way, got, want)
+			}
+		}
 	}
 }

@@ -114,6 +114,35 @@ func showDuration(d time.Duration) string {
 	return s
 }
 
+// limitOrNever reads a duration; -1 for what is waited for without an end.
+func limitOrNever(field func(*Config) *time.Duration, least, most time.Duration) parser {
+	return parser{
+		func(c *Config, raw any) (err error) {
+			if raw == never || fmt.Sprint(raw) == "0" {
+				*field(c) = -1
+				return nil
+			}
+			d, err := parseDuration(raw, 0, most)
+			switch {
+			case err != nil:
+				return err
+			case d == 0:
+				d = -1
+			case d < least:
+				return fmt.Errorf("must be from %s to %s, or 0 or never, not %s", showDuration(least), showDuration(most), d)
+			}
+			*field(c) = d
+			return nil
+		},
+		func(c *Config) string {
+			if *field(c) < 0 {
+				return never
+			}
+			return showDuration(*field(c))
+		},
+	}
+}
+
 // forever is the retention of what is never deleted.
 const forever = "forever"
 

@@ -115,6 +115,8 @@ var groups = []group{
 			duration(func(c *Config) *time.Duration { return &c.Submission.CancelTimeout }, time.Millisecond, day)},
 		{"submission.silence", "submission-silence", "DURATION", "time without news after which a runtime is asked",
 			duration(func(c *Config) *time.Duration { return &c.Submission.Silence }, time.Millisecond, 30*day)},
+		{"submission.missingExecutorLimit", "submission-missing-executor-limit", "DURATION", "time after which a task is given up whose type has lost its executor; 0 or never: not at all",
+			limitOrNever(func(c *Config) *time.Duration { return &c.Submission.MissingExecutorLimit }, time.Second, 365*day)},
 		{"reconcileInterval", "reconcile-interval", "DURATION", "time between two rounds of reconciliation",
 			duration(func(c *Config) *time.Duration { return &c.ReconcileInterval }, time.Millisecond, day)},
 		{"retention.keep", "retention", "DURATION", "time for which an ended task is kept; 0, less than that or forever: for good",

@@ -269,7 +269,7 @@ func TestAnswersAreCheckedAgainstTheDocument(t *testing.T) {
 		{"healthy", "GET", "/health", 200, "", `{"status":"ok"}`, true},
 		{"healthy, without a body", "HEAD", "/health", 200, "", ``, true},
 		{"healthy, with more to tell", "GET", "/health", 200, "", `{"status":"ok","version":"1"}`, false},
-		{"ready", "GET", "/ready", 200, "", `{"status":"ready","details":{"store":"ok"}}`, true},
+		{"ready", "GET", "/ready", 200, "", `{"status":"ready","details":{"store":"ok","taskTypes":"ok"}}`, true},
 		{"not ready", "GET", "/ready", 503, "", `{"status":"not_ready","details":{"store":"unavailable","server":"shutting down"}}`, true},
 		{"not ready, but 200", "GET", "/ready", 200, "", `{"status":"not_ready","details":{}}`, false},
 		{"not ready, with the reason", "GET", "/ready", 503, "", `{"status":"not_ready","details":{"store":"disk full at /var"}}`, false},
