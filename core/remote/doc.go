@@ -11,7 +11,7 @@
 // The buffer is bounded: progress that newer progress has overtaken gives way,
 // everything else waits for room. Suspend and the ends wait for their answer,
 // and so do all reports of a lifecycle that is Synchronous. [Flusher] waits for
-// what is in the buffer.
+// what is in the buffer. A run under a claim with an epoch buffers nothing.
 //
 // # When the server is away
 //
