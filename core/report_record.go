@@ -61,18 +61,20 @@ type recording struct {
 	lifecycle *LocalLifecycle
 	task      Task
 	search    search
-	// appended: an event was not there before. Then no later one was.
-	appended bool
+	// missing: a report was not there before. Then no later one was, and the stream
+	// is not searched again for each.
+	missing bool
 }
 
 // make appends the event, or recognises it, and returns its sequence number, 0
 // where it is not known.
 func (r *recording) make(ctx context.Context, event workerEvent, wanted EventAppend) (int64, error) {
 	r.search.pass(event.since)
-	if event.verify == VerifyAlways && !r.appended {
+	if event.verify == VerifyAlways && !r.missing {
 		if sequence, err := r.search.find(ctx, wanted); sequence > 0 || err != nil {
 			return sequence, err
 		}
+		r.missing = true
 	}
 	result, err := r.lifecycle.append(ctx, r.task, wanted)
 	if err != nil {
@@ -85,7 +87,7 @@ func (r *recording) make(ctx context.Context, event workerEvent, wanted EventApp
 		}
 		return sequence, err
 	}
-	r.appended = r.appended || !result.Duplicate
+	r.missing = r.missing || !result.Duplicate
 	r.search.pass(result.Sequence)
 	return result.Sequence, nil
 }
