@@ -130,7 +130,7 @@ func (l *loader) file(path string) error {
 	}
 	values := map[string]any{}
 	if err := document.Decode(&values); err != nil {
-		return err
+		return oneSentence(err)
 	}
 	if err := l.executors(&document, path); err != nil {
 		return err
@@ -141,6 +141,16 @@ func (l *loader) file(path string) error {
 		return err
 	}
 	return l.layer(confmap.Provider(values, ""), func(setting) string { return path })
+}
+
+// oneSentence is what YAML has against a document, which it puts on a line for
+// each fault, with none of them alone.
+func oneSentence(err error) error {
+	var faults *yaml.TypeError
+	if !errors.As(err, &faults) {
+		return err
+	}
+	return errors.New(strings.Join(faults.Errors, "; "))
 }
 
 // executors reads the runtimes and the task types of the file.

@@ -152,7 +152,9 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 		{"no YAML", nil, nil, "listen: [", []string{"taskbridge.yaml", "yaml"}},
 		{"no mapping", nil, nil, "- a\n- b", []string{"taskbridge.yaml"}},
 		{"two documents", nil, nil, "demo: true\n---\ndemo: false", []string{"one YAML document"}},
-		{"key twice", nil, nil, "demo: true\ndemo: false", []string{"demo", "already defined"}},
+		{"key twice", nil, nil, "demo: true\ndemo: false", []string{`: line 2: mapping key "demo" already defined at line 1`}},
+		{"nested keys twice", nil, nil, "log: {level: info}\nlimits:\n  inputBytes: 10\n  inputBytes: 20\n  eventBytes: 2000\n  eventBytes: 3000",
+			[]string{`line 4: mapping key "inputBytes" already defined at line 3; line 6: mapping key "eventBytes" already defined at line 5`}},
 		{"missing file", []string{"--config", "/nowhere/x.yaml"}, nil, "", []string{"/nowhere/x.yaml", "--config"}},
 		{"lease shorter than timeout", []string{"--submission-lease=5s"}, nil, "", []string{"submission.lease (from --submission-lease)", "submission.timeout"}},
 		{"limit without an executor", []string{"--submission-missing-executor-limit=1ms"}, nil, "", []string{"submission.missingExecutorLimit (from --submission-missing-executor-limit)", "1s", "never"}},
@@ -207,6 +209,9 @@ func TestAWrongSettingIsNamedWithItsSource(t *testing.T) {
 			_, err := Load(args, test.environ)
 			if err == nil {
 				t.Fatal("no error")
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q is more than a line", err)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
