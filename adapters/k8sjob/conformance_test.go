@@ -67,7 +67,7 @@ func (c *cluster) newRuntime(stores taskbridge.Stores, lifecycle *taskbridge.Loc
 		})}
 	}
 	typeOptions := map[string]TypeOptions{
-		"echo": options(arrive, "input"), "fail": options(arrive, "fail=NO_STOCK", "exit=1"), "wait": options(arrive, "block"),
+		"echo": options(arrive, "result=$(TASKBRIDGE_INPUT)"), "fail": options(arrive, "fail=NO_STOCK", "exit=1"), "wait": options(arrive, "block"),
 	}
 	if api {
 		echo := options("worker-api=1")

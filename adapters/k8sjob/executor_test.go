@@ -88,11 +88,12 @@ func (s *stage) task(taskType, input string) taskbridge.Task {
 	return row
 }
 
+// job returns the task's Job. It may be called while a request is answered.
 func (s *stage) job(task taskbridge.Task) *batchv1.Job {
 	s.t.Helper()
-	job, err := s.client.BatchV1().Jobs("default").Get(s.t.Context(), jobName(s.Instance, task.ID), metav1.GetOptions{})
+	job, err := s.client.Tracker().Get(batchv1.SchemeGroupVersion.WithResource("jobs"), "default", jobName(s.Instance, task.ID))
 	must(s.t, err)
-	return job
+	return job.(*batchv1.Job)
 }
 
 func (s *stage) secrets() []corev1.Secret {

@@ -301,8 +301,8 @@ func TestAnUnknownFieldIsRefusedByItsNameAndLine(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
 		"of a Job": {
-			"apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      contianers: []\n",
-			`has the unknown field "spec.template.spec.contianers" in line 6`,
+			"apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containerz: []\n",
+			`has the unknown field "spec.template.spec.containerz" in line 6`,
 		},
 		"in a list": {
 			"spec:\n  containers:\n  - name: work\n    image: w\n  - name: side\n    imagePullPolicie: Never\n",
