@@ -59,7 +59,7 @@ func newRuntime(t *testing.T, stores taskbridge.Stores, lifecycle taskbridge.Tas
 	executor, err := New(Options{
 		Client: c, Lifecycle: lifecycle, Rows: stores.Tasks, Tokens: signer, Prefix: queue + "-", SweepInterval: time.Second,
 		StartTimeout: 30 * time.Second, // on a machine that does much else
-		Types: map[string]TypeOptions{"echo": options, "fail": options, "wait": options},
+		Types:        map[string]TypeOptions{"echo": options, "fail": options, "wait": options},
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, executor.Close()) })
