@@ -259,3 +259,22 @@ func TestAServerWithoutEpochsIsReportedToAllTheSame(t *testing.T) {
 	want(t, lifecycle.reported(), "progress 0", "progress 1", "complete ")
 	want(t, lifecycle.told[:3], "start "+workflowReports, "start "+workflowProducer, "progress 0")
 }
+
+func TestWhatAResetRepeatsIsNotThereTwice(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{})
+	f.work()
+	task := f.create("gates", `{}`)
+	f.awaitStream(task, "STARTED PROGRESS")
+	f.signal(task, "gate", nil)
+	f.awaitStream(task, "STARTED PROGRESS PROGRESS")
+	f.until("the workflow waits", func() bool {
+		description, err := f.client.DescribeWorkflowExecution(f.ctx, f.prefix+task.ID, "")
+		must(t, err)
+		return description.GetPendingWorkflowTask() == nil
+	})
+	f.reset(task) // the signal comes to the run that takes the place of this one
+	f.signal(task, "gate", nil)
+	f.wantResult(task, `"through"`)
+	want(t, f.stream(task), "STARTED {}", `PROGRESS {"progress":10}`, `PROGRESS {"progress":50}`, `COMPLETED {"result":"through"}`)
+}
