@@ -50,7 +50,7 @@ func serve(api *httpapi.API, listener net.Listener, tls *certificate, c *config.
 	serve := server.Serve
 	if tls != nil {
 		server.TLSConfig = tls.config()
-		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		serve = func(l net.Listener) error { return server.ServeTLS(httpapi.UnderTLS(l), "", "") }
 	}
 	failed, done := make(chan error, 1), make(chan struct{})
 	go func() {

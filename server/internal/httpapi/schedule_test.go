@@ -158,7 +158,7 @@ func (st *story) restart() {
 	p.api, err = New(options)
 	must(st.T, err)
 	p.plain, p.crypted = httptest.NewUnstartedServer(p.api), httptest.NewUnstartedServer(p.api)
-	p.plain.Listener, p.crypted.Listener = narrow{p.plain.Listener}, narrow{p.crypted.Listener}
+	p.plain.Listener, p.crypted.Listener = narrow{p.plain.Listener}, UnderTLS(narrow{p.crypted.Listener})
 	p.crypted.EnableHTTP2 = true
 	for _, server := range []*httptest.Server{p.plain, p.crypted} {
 		server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that nobody waits for

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type socketConn struct {
 	net.Conn
 	api    *API
 	direct *directWriter
+	held   *heldConn   // below it, where it is encrypted; nil: none
 	early  []byte      // read before the connection was taken over
 	heard  atomic.Bool // something has come from the client
 
@@ -42,7 +44,7 @@ const maxLate = 1 << 10
 const maxRounds = 8
 
 func newSocketConn(api *API, conn net.Conn, early []byte) *socketConn {
-	c := &socketConn{Conn: conn, api: api, direct: newDirectWriter(conn), early: early}
+	c := &socketConn{Conn: conn, api: api, direct: newDirectWriter(conn), held: heldBelow(conn), early: early}
 	c.free.L = &c.mu
 	return c
 }
@@ -181,6 +183,9 @@ func (c *socketConn) put(frames []byte, sent int) error {
 		if err == nil {
 			n, err = c.Conn.Write(frames[sent:])
 		}
+		if err == nil && c.held.isBehind() {
+			err = os.ErrDeadlineExceeded // and nothing is missing of the last frame
+		}
 		c.mu.Lock()
 		if err != nil {
 			c.broken, c.late = true, nil
@@ -221,6 +226,12 @@ func (c *socketConn) part(code websocket.StatusCode, reason string) error {
 		setSendBuffer(c.Conn, partingBuffer)
 	}
 	_, err := c.Conn.Write(last)
+	if err == nil && c.held.isBehind() {
+		if !broken {
+			return os.ErrDeadlineExceeded // the client does not even read this
+		}
+		return c.held.release()
+	}
 	return err
 }
 
