@@ -16,8 +16,9 @@ type attempt struct {
 	pod    *podLevel
 	run    taskbridge.NumberedRun // nil: not started here yet
 	reader *reader                // of its output, nil: none yet
-	// over: it is fenced, or all that it said is known.
-	over bool
+	// over: it is fenced, or all that it said is known. mute: its reports cannot be
+	// recorded, and it is read for the rest.
+	over, mute bool
 	said said
 	// awaited is since when its output is waited for, to go on with the Job.
 	awaited time.Time
@@ -81,11 +82,11 @@ func (t *term) start(ctx context.Context, tr *track, a *attempt) error {
 
 // read has the attempt's output read, if that is how its work reports.
 func (t *term) read(tr *track, a *attempt, now time.Time) (wait time.Duration) {
-	options, configured := t.Types[tr.job.taskType]
+	options := t.limits(tr.job)
 	switch {
 	case a.over || a.run == nil:
 		return 0
-	case configured && options.Reports == ReportWorkerAPI:
+	case options.Reports == ReportWorkerAPI:
 		a.over = a.pod.ended()
 		return 0
 	case a.reader != nil:
@@ -94,7 +95,7 @@ func (t *term) read(tr *track, a *attempt, now time.Time) (wait time.Duration) {
 	ctx, stop := context.WithCancel(t.ctx)
 	r := &reader{stop: stop, done: make(chan struct{})}
 	a.reader = r
-	pod, container, run := a.pod.object(), a.pod.container, &heardRun{a.run, t.Clock, &a.heard}
+	pod, container, run := a.pod.object(), a.pod.container, &heardRun{a.run, t.Clock, &a.heard, a.mute}
 	t.aside.Go(func() {
 		defer stop()
 		r.said, r.err = t.follow(ctx, pod, container, options, run)
@@ -118,10 +119,16 @@ func (t *term) readAgain(tr *track, a *attempt, now time.Time) (wait time.Durati
 	case t.ctx.Err() != nil:
 		return 0 // it was stopped, with all else
 	case err == nil,
-		errors.Is(err, taskbridge.ErrStaleAttempt), errors.Is(err, taskbridge.ErrStaleProducer),
+		errors.Is(err, taskbridge.ErrStaleAttempt),
 		errors.Is(err, taskbridge.ErrTaskFinished), errors.Is(err, taskbridge.ErrTaskNotFound):
 		a.over = true
 		return 0
+	case errors.Is(err, taskbridge.ErrStaleProducer):
+		// By the API server's clock an earlier pod is younger. The result still counts.
+		t.Logger.Error("what a pod reports cannot be recorded, since its time of creation is before that of an earlier pod",
+			"taskId", tr.job.taskID, "pod", a.pod.name)
+		a.mute, a.reader = true, nil
+		return t.read(tr, a, now)
 	case a.retryAt.IsZero():
 		t.Logger.Warn("reading a pod's output failed, trying again", "taskId", tr.job.taskID, "pod", a.pod.name, "error", err)
 		a.retryAt = now.Add(min(retryMin<<min(a.tries, 20), retryMax))
@@ -187,10 +194,14 @@ type heardRun struct {
 	taskbridge.NumberedRun
 	clock taskbridge.Clock
 	heard *hearing
+	mute  bool
 }
 
-// Report is the run's.
+// Report is the run's, or does nothing.
 func (r *heardRun) Report(ctx context.Context, reports []taskbridge.Report) (taskbridge.Reported, error) {
+	if r.mute {
+		return taskbridge.Reported{}, ctx.Err()
+	}
 	reported, err := r.NumberedRun.Report(ctx, reports)
 	if n := len(reports); err == nil && n > 0 && reports[n-1].Ordinal > r.heard.ordinal.Load() {
 		r.heard.ordinal.Store(reports[n-1].Ordinal)

@@ -360,4 +360,3 @@ func (c *requestCounter) take() []string {
 	c.made = nil
 	return made
 }
-

@@ -150,4 +150,3 @@ func TestAnApiServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 		s.wantStream("STARTED COMPLETED")
 	})
 }
-

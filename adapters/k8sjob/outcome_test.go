@@ -16,7 +16,9 @@ import (
 // epoch is a time of the objects that these tests make.
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func at(seconds int) metav1.Time { return metav1.NewTime(epoch.Add(time.Duration(seconds) * time.Second)) }
+func at(seconds int) metav1.Time {
+	return metav1.NewTime(epoch.Add(time.Duration(seconds) * time.Second))
+}
 
 // endedJobOf is a Job with the final condition.
 func endedJobOf(final batchv1.JobConditionType, reason, message string) *batchv1.Job {

@@ -370,7 +370,7 @@ func (t *term) stopJob(ctx context.Context, tr *track, now time.Time) error {
 
 // finish records the end of a task whose Job has ended.
 func (t *term) finish(ctx context.Context, tr *track, pods []*podLevel, now time.Time) error {
-	if !tr.listed && behind(tr.job, pods) {
+	if !tr.listed && t.behind(tr, pods) {
 		if tr.behind.IsZero() {
 			tr.behind = now
 		}
@@ -431,19 +431,19 @@ func (t *term) output(ctx context.Context, tr *track, pods []*podLevel, now, har
 
 // behind reports whether the pods cannot be all that a final Job speaks of: the caches
 // are filled by watches of their own.
-func behind(job *jobLevel, pods []*podLevel) bool {
+func (t *term) behind(tr *track, pods []*podLevel) bool {
 	over, succeeded := int32(0), int32(0)
 	for _, pod := range pods {
 		if pod.over() {
 			over++
-		} else if pod.deletion == 0 {
+		} else if pod.deletion == 0 && !t.departed(tr, pod) {
 			return true
 		}
 		if pod.phase == corev1.PodSucceeded {
 			succeeded++
 		}
 	}
-	return succeeded < job.succeeded || over < job.succeeded+job.failed
+	return succeeded < tr.job.succeeded || over < tr.job.succeeded+tr.job.failed
 }
 
 // listPods makes up for a cache that is behind: what the API server does not have

@@ -249,3 +249,28 @@ func TestASuspendedJobIsToldAndHasNoEnd(t *testing.T) {
 		s.wantStream("STARTED info info warning")
 	})
 }
+
+func TestAResultCountsWhereTheClockHasGoneBackBetweenPods(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 2})
+		s.says("p2", output{progress: 2, said: said{Result: []byte("2")}})
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", runs)
+		s.pod("p1", ends(1, ""))
+		s.pod("p2", func(pod *corev1.Pod) {
+			runs(pod)
+			pod.CreationTimestamp = metav1.NewTime(pod.CreationTimestamp.Add(time.Second))
+		})
+		s.wantStream("STARTED p1:1 p1:2 warning p2:1 p2:2")
+		s.deletePod("p2")
+		s.pod("p3", func(pod *corev1.Pod) {
+			runs(pod)
+			pod.CreationTimestamp = metav1.NewTime(pod.CreationTimestamp.Add(-time.Hour))
+		})
+		s.says("p3", output{progress: 2, said: said{Result: []byte("3")}})
+		s.pod("p3", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.wantStream("STARTED p1:1 p1:2 warning p2:1 p2:2 warning COMPLETED")
+	})
+}

@@ -335,7 +335,7 @@ func (s *scene) stream() string {
 		case taskbridge.EventProgress:
 			var p struct {
 				Progress float64
-				Message string
+				Message  string
 			}
 			must(s.t, json.Unmarshal(event.Payload, &p))
 			kind = p.Message + ":" + strconv.Itoa(int(p.Progress))
