@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -43,6 +44,16 @@ type node struct {
 	deleted bool
 	remnant string // what the container says last, without a line end
 
+	// skip: after the first of these lines the file is replaced twice while nobody
+	// reads, so that the second is next.
+	skip [2]int
+	// hangs: how many requests that follow hang once all is sent, until the reader
+	// goes.
+	hangs int
+	// refused: the log of a container that has ended is not to be had.
+	refused bool
+	uid     types.UID
+
 	// burst is how many lines are written at once, at most.
 	burst int
 	// fault is asked before a request for the log is served, and after each burst:
@@ -67,7 +78,7 @@ const (
 
 func newNode(t testing.TB, seed uint64, entries []entry) *node {
 	n := &node{
-		random: rand.New(rand.NewPCG(seed, 1)), entries: entries, burst: 400,
+		random: rand.New(rand.NewPCG(seed, 1)), entries: entries, burst: 400, uid: "uid",
 		fault:  func(*rand.Rand) fault { return none },
 		rotate: func(*rand.Rand) bool { return false },
 	}
@@ -116,7 +127,7 @@ func (n *node) servePod(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid"},
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: n.uid},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{status}},
 	})
 }
@@ -150,6 +161,10 @@ func (n *node) serveLog(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	follow := query.Get("follow") == "true"
+	if n.refused && !follow {
+		refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
+		return
+	}
 	switch n.fault(n.random) {
 	case says500:
 		refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
@@ -161,6 +176,10 @@ func (n *node) serveLog(w http.ResponseWriter, r *http.Request) {
 	for next := n.file; ; {
 		var out bytes.Buffer
 		for ; next < n.written; next++ {
+			if n.skip[1] > 0 && next == n.skip[0] {
+				next, n.file, n.written = n.skip[1], n.skip[1], max(n.written, n.skip[1]+1)
+				n.skip = [2]int{}
+			}
 			if e := n.entries[next]; !e.at.Before(since) {
 				fmt.Fprintf(&out, "%s %s\n", e.at.Format("2006-01-02T15:04:05.000000000Z07:00"), e.text)
 			}
@@ -182,6 +201,13 @@ func (n *node) serveLog(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(out.Bytes())
 		if flusher, ok := w.(http.Flusher); ok {
 			flusher.Flush()
+		}
+		if follow && n.written == len(n.entries) && n.hangs > 0 {
+			n.hangs--
+			n.mu.Unlock()
+			<-r.Context().Done()
+			n.mu.Lock()
+			return
 		}
 		if !follow || n.written == len(n.entries) {
 			if n.written == len(n.entries) {

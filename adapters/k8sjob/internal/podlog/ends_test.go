@@ -1,0 +1,160 @@
+package podlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	taskbridge "github.com/taskbridge/taskbridge/core"
+)
+
+func every(step time.Duration) func(int) time.Duration {
+	return func(int) time.Duration { return step }
+}
+
+// leaping is a clock whose timers fire at once, after the time has passed.
+type leaping struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *leaping) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *leaping) NewTimer(d time.Duration) taskbridge.Timer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	return taskbridge.SystemClock{}.NewTimer(0)
+}
+
+func TestAPodThatIsGoneEndsTheReading(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(100, every(time.Millisecond)))
+	n.deleted = true
+	if lines, end := read(t, n, Options{}); len(lines) != 100 || end.Complete {
+		t.Errorf("%d lines, %+v", len(lines), end)
+	}
+}
+
+func TestAnotherPodOfTheSameNameIsNotTakenForIt(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, nil)
+	n.uid = "another"
+	if _, end := read(t, n, Options{}); end.Complete {
+		t.Errorf("%+v", end)
+	}
+}
+
+func TestALogThatIsNotToBeHadIsGivenUpAfterAWhile(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(100, every(time.Millisecond)))
+	n.refused = true
+	clock := &leaping{now: created}
+	lines, end := read(t, n, Options{Clock: clock, RetryFirst: time.Second, RetryMost: 10 * time.Second})
+	if len(lines) != 100 || end.Complete {
+		t.Errorf("%d lines, %+v", len(lines), end)
+	}
+	if n.asked < 10 || n.asked > 100 {
+		t.Errorf("the log was asked for %d times in two minutes", n.asked)
+	}
+}
+
+func TestAnErrorOfTheHandlerIsReturned(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(100, every(time.Millisecond)))
+	enough := errors.New("enough")
+	count := 0
+	_, err := Follow(t.Context(), n.source(), Options{}, func(Line) error {
+		if count++; count == 7 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || count != 7 {
+		t.Errorf("the error is %v after %d lines", err, count)
+	}
+}
+
+func TestReadingAQuietLogEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(10, every(time.Millisecond)))
+	n.hangs = 1
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	count := 0
+	_, err := Follow(ctx, n.source(), Options{}, func(Line) error {
+		if count++; count == 10 {
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestAStreamThatMayFollowAReplacedFileIsGivenUp(t *testing.T) {
+	t.Parallel()
+	entries := progress(2000, every(time.Millisecond))
+	for i := range entries {
+		entries[i].text += strings.Repeat("x", 1000)
+	}
+	n := newNode(t, 1, entries)
+	n.hangs = 1
+	lines, end := read(t, n, Options{Clock: &leaping{now: created}})
+	if len(lines) != len(entries) || !end.Complete || end.Lost || n.hangs != 0 {
+		t.Errorf("%d lines, %+v, %d hang", len(lines), end, n.hangs)
+	}
+}
+
+func TestAFileThatWasSkippedWhileReadingWasSlowIsTold(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(1000, func(i int) time.Duration {
+		if i == 400 {
+			return time.Minute
+		}
+		return time.Millisecond
+	}))
+	n.skip = [2]int{300, 600}
+	lines, end := read(t, n, Options{Clock: &leaping{now: created}})
+	if len(lines) != 700 || !lines[300].Lost || string(lines[300].Text) != "line 600" || !end.Complete || !end.Lost {
+		t.Errorf("%d lines, %+v", len(lines), end)
+	}
+}
+
+func TestAPauseOfTheWorkIsNoLoss(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(100, every(time.Minute)))
+	lines, end := read(t, n, Options{})
+	if len(lines) != 100 || !end.Complete || end.Lost {
+		t.Errorf("%d lines, %+v", len(lines), end)
+	}
+	if n.asked > 4 {
+		t.Errorf("the log was asked for %d times", n.asked)
+	}
+}
+
+func TestOrdinalsStayWhatTheyAreWhateverTheClock(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]time.Time{
+		"a node behind by two days": created.Add(-48 * time.Hour), "a node ahead by ten years": created.AddDate(10, 0, 0),
+	} {
+		p := newPosition(created)
+		last := int64(0)
+		for i := range 1000 {
+			ordinal := p.add(identify(at.Add(time.Duration(i)), []byte(fmt.Sprint(i)), 1))
+			if ordinal <= last || ordinal > 1<<53-1 {
+				t.Fatalf("%s: the ordinal is %d after %d", name, ordinal, last)
+			}
+			last = ordinal
+		}
+	}
+}
