@@ -1,7 +1,11 @@
 package k8sjob
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"log/slog"
+	"sync"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -22,6 +26,9 @@ type ClientOptions struct {
 	Burst int
 	// UserAgent is told to the API server; default "taskbridge".
 	UserAgent string
+	// Logger gets what the API server warns of, each text once: a policy that will
+	// turn the pods down, say. nil: discarded.
+	Logger *slog.Logger
 }
 
 // NewClient makes a client. It reads the file, or the pod's service account, and
@@ -53,15 +60,34 @@ func restConfig(opts ClientOptions) (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst, config.UserAgent = 100, 200, "taskbridge"
-	if opts.QPS != 0 {
-		config.QPS = opts.QPS
-	}
-	if opts.Burst != 0 {
-		config.Burst = opts.Burst
-	}
-	if opts.UserAgent != "" {
-		config.UserAgent = opts.UserAgent
+	config.QPS, config.Burst = cmp.Or(opts.QPS, 100), cmp.Or(opts.Burst, 200)
+	config.UserAgent = cmp.Or(opts.UserAgent, "taskbridge")
+	config.WarningHandlerWithContext = rest.NoWarnings{}
+	if opts.Logger != nil {
+		config.WarningHandlerWithContext = &warnings{logger: opts.Logger, told: map[string]bool{}}
 	}
 	return config, nil
+}
+
+// warnings logs what the API server warns of.
+type warnings struct {
+	logger *slog.Logger
+	mu     sync.Mutex
+	told   map[string]bool
+}
+
+// maxWarnings bounds the texts that are known to be told.
+const maxWarnings = 1000
+
+// HandleWarningHeaderWithContext makes it a [rest.WarningHandlerWithContext].
+func (w *warnings) HandleWarningHeaderWithContext(ctx context.Context, _ int, _, text string) {
+	w.mu.Lock()
+	first := !w.told[text] && len(w.told) < maxWarnings
+	if first {
+		w.told[text] = true
+	}
+	w.mu.Unlock()
+	if first {
+		w.logger.WarnContext(ctx, "Kubernetes warns", "warning", text)
+	}
 }
