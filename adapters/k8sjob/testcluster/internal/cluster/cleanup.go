@@ -240,7 +240,7 @@ func (s *state) resetSysctls() error {
 		file := filepath.Join("/proc/sys", name)
 		now, err := os.ReadFile(file)
 		if err == nil && strings.TrimSpace(string(now)) != value {
-			err = os.WriteFile(file, []byte(value), 0) //nolint:gosec // the file is there
+			err = os.WriteFile(file, []byte(value), 0)
 		}
 		failed = errors.Join(failed, err)
 	}

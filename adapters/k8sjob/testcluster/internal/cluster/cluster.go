@@ -111,7 +111,7 @@ func clearLeftovers(messages io.Writer) error {
 	if err != nil || left == nil {
 		return err
 	}
-	fmt.Fprintf(messages, "testcluster: removing what a cluster that was killed has left (%s)\n", left.Dir)
+	say(messages, "testcluster: removing what a cluster that was killed has left (%s)\n", left.Dir)
 	if err := left.restore(); err != nil {
 		return fmt.Errorf("remove what an earlier cluster left: %w", err)
 	}
@@ -181,6 +181,11 @@ func (c *Cluster) part(name string) *part {
 	return nil
 }
 
+// say tells whoever is there: if nobody reads it, the cluster goes on.
+func say(to io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(to, format, args...)
+}
+
 // Errors of StartComponent and KillComponent.
 var (
 	ErrUnknown = errors.New("there is no such component")
@@ -242,7 +247,7 @@ func (c *Cluster) watch(name string, process *process, expected <-chan struct{})
 	select {
 	case <-expected:
 	default:
-		fmt.Fprintf(c.messages, "testcluster: %s ended by itself: %v; %s\n", name, process.err, tail(c.layout.log(name)))
+		say(c.messages, "testcluster: %s ended by itself: %v; %s\n", name, process.err, tail(c.layout.log(name)))
 	}
 }
 

@@ -55,11 +55,11 @@ func ignoreGone(err error) error {
 
 // Describe tells somebody how to use the cluster.
 func (c *Cluster) Describe(w io.Writer) {
-	fmt.Fprintf(w, "A cluster is up (logs: %s). For tests, or with kubectl --kubeconfig:\n\n", c.Logs())
+	say(w, "A cluster is up (logs: %s). For tests, or with kubectl --kubeconfig:\n\n", c.Logs())
 	for _, variable := range c.Environment() {
 		if strings.HasPrefix(variable, "TASKBRIDGE_") {
-			fmt.Fprintf(w, "  export %s\n", variable)
+			say(w, "  export %s\n", variable)
 		}
 	}
-	fmt.Fprintf(w, "\nCtrl-C ends it.\n")
+	say(w, "\nCtrl-C ends it.\n")
 }

@@ -110,7 +110,7 @@ func lock(stop <-chan struct{}, messages io.Writer) (*os.File, error) {
 	if !errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
-	fmt.Fprintf(messages, "testcluster: another cluster runs on this host (%s): waiting until it has ended\n", f.Name())
+	say(messages, "testcluster: another cluster runs on this host (%s): waiting until it has ended\n", f.Name())
 	locked := make(chan error, 1)
 	go func() { // ends with the lock, or with this process
 		locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX)

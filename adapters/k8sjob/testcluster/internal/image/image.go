@@ -48,7 +48,7 @@ type File struct {
 
 // nonroot is the user that every image knows beside root.
 const (
-	passwd = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin\n"
+	passwd = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin\n" //nolint:gosec // it has no passwords
 	group  = "root:x:0:\nnonroot:x:65532:\n"
 )
 

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	// What an earlier cluster has left would vanish in the middle of a test.
-	if clear := testcluster("run", "--", "true"); clear.Run() != nil {
-		fmt.Println("no cluster can be started:", clear.Stderr)
+	if first := testcluster("run", "--", "true"); first.Run() != nil {
+		fmt.Println("no cluster can be started:", first.Stderr)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
@@ -67,7 +67,7 @@ func TestAnInterruptedRunEndsItsCommandAndLetsTheNextOneStart(t *testing.T) {
 	if err := first.command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	<-first.ended
+	_ = <-first.ended
 	if code := first.command.ProcessState.ExitCode(); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit status %d after SIGTERM: %s", code, first.command.Stderr)
 	}
@@ -84,7 +84,7 @@ func TestTheNextRunRemovesWhatAKilledOneLeft(t *testing.T) {
 	if err := killed.command.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-killed.ended
+	_ = <-killed.ended
 	if now := look(t); now.text == before.text {
 		t.Error("nothing is left by a killed cluster, so nothing would be proven")
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -21,7 +22,7 @@ func main() {
 	if err != nil {
 		result = "error: " + err.Error()
 	}
-	if err := os.WriteFile("/dev/termination-log", []byte(result), 0); err != nil { //nolint:gosec // it is there
+	if err := os.WriteFile("/dev/termination-log", []byte(result), 0); err != nil {
 		fmt.Println(err)
 		os.Exit(4)
 	}
@@ -32,13 +33,11 @@ func main() {
 }
 
 func run(what string, args []string) (string, error) {
-	client := &http.Client{Timeout: time.Minute}
 	switch what {
 	case "whoami":
 		return fmt.Sprintf("user %d", os.Getuid()), nil
 	case "get": // an address on the host
-		response, err := client.Get(args[0])
-		return answer(response, err)
+		return get(args[0], "", new(http.Transport))
 	case "api": // a path of the API server
 		authority, err := os.ReadFile(account + "ca.crt")
 		if err != nil {
@@ -50,29 +49,33 @@ func run(what string, args []string) (string, error) {
 		}
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(authority)
-		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 		host := net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
-		request, err := http.NewRequest(http.MethodGet, "https://"+host+args[0], nil)
-		if err != nil {
-			return "", err
-		}
-		request.Header.Set("Authorization", "Bearer "+string(token))
-		response, err := client.Do(request)
-		return answer(response, err)
+		return get("https://"+host+args[0], "Bearer "+string(token),
+			&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}})
 	default:
 		return "", fmt.Errorf("nothing is known of %q", what)
 	}
 }
 
-// answer is the status, and the body where that is text.
-func answer(response *http.Response, err error) (string, error) {
+// get is the status, and the body where that is text.
+func get(url, authorization string, transport *http.Transport) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil) //nolint:gosec // the test says which
+	if err != nil {
+		return "", err
+	}
+	if authorization != "" {
+		request.Header.Set("Authorization", authorization)
+	}
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 100))
 	if response.Header.Get("Content-Type") == "application/json" {
-		return response.Status, err
+		return response.Status, nil
 	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, 100))
 	return response.Status + " " + string(body), err
 }
