@@ -65,7 +65,10 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 		}
 	}
 	claim := taskbridge.Claim{ID: fmt.Sprintf("%s/%d", info.ActivityRunID, info.Attempt), Token: input.Token}
+	left := heartbeatDetails(ctx)
+	waited := keepAlive(ctx, info, func() []any { return left })
 	run, err := a.start(ctx, taskID, claim)
+	waited()
 	if over, _ := judged(err); over.Over {
 		return nil, temporal.NewNonRetryableApplicationError("the task is not to be run: "+over.Refused, typeNotRunnable, nil)
 	}
@@ -82,6 +85,7 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 	if errors.Is(err, activity.ErrResultPending) {
 		return result, err // its end is seen from outside
 	}
+	defer keepAlive(ctx, info, func() []any { return reporter.details(left) })()
 	return result, a.ended(ctx, run, info, input, result, err)
 }
 
