@@ -213,6 +213,7 @@ check-modules:
 			$(GO) mod tidy -diff && $(GO) build -o /dev/null ./... && $(GO) vet -tags soak ./...) \
 		|| { printf '\n%s is not right by itself (make tidy mends go.mod)\n' "$$module"; exit 1; }; \
 	done
+	@cd $(TESTCLUSTER) && GOWORK=off $(GO) mod tidy -diff # to build all of Kubernetes takes too long
 	@# To build, vet or lint it is to compile a Temporal server: test-temporal does the first.
 	@printf '%s\n' $(DEVSERVER); cd $(DEVSERVER) && GOWORK=off $(TESTENV) $(GO) mod tidy -diff \
 		|| { printf '\nthe go.mod of $(DEVSERVER) is not right (make tidy mends it)\n'; exit 1; }

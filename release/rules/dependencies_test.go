@@ -88,6 +88,10 @@ func TestSiblingsAreTiedByReplaceLinesAndNothingElseIsReplaced(t *testing.T) {
 	for _, m := range w.Modules {
 		replaced := map[string]bool{}
 		for _, replace := range m.File.Replace {
+			// Kubernetes requires its own parts at v0.0.0, which nobody but it has.
+			if m.Dir == "adapters/k8sjob/testcluster" && replace.New.Path == replace.Old.Path {
+				continue
+			}
 			replaced[replace.Old.Path] = true
 			want, err := filepath.Rel(m.Dir, strings.TrimPrefix(replace.Old.Path, workspace.Prefix))
 			if err != nil || !strings.HasPrefix(replace.Old.Path, workspace.Prefix) || filepath.ToSlash(want) != replace.New.Path {
