@@ -278,22 +278,6 @@ func (b *bridge) pods(task taskbridge.Task) []corev1.Pod {
 	return pods.Items
 }
 
-// awaitRunning waits until the container "work" of the task's only pod runs.
-func (b *bridge) awaitRunning(task taskbridge.Task) (pod corev1.Pod) {
-	b.t.Helper()
-	until(b.t, "the container runs", func() bool {
-		for _, pod = range b.pods(task) {
-			for _, status := range pod.Status.ContainerStatuses {
-				if status.Name == "work" && status.State.Running != nil {
-					return true
-				}
-			}
-		}
-		return false
-	})
-	return pod
-}
-
 // describe says what the cluster has of the task: for a test that fails.
 func (b *bridge) describe(task taskbridge.Task) string {
 	var text strings.Builder

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"strconv"
 	"strings"
@@ -39,7 +38,7 @@ func workerAPI(value string) error {
 		err = run.Progress(ctx, taskbridge.Progress{Percent: float64(i) * 100 / float64(n), Message: strconv.Itoa(i)})
 	}
 	if err == nil {
-		err = run.Complete(ctx, taskbridge.Completion{Result: json.RawMessage(run.Task().Input)})
+		err = run.Complete(ctx, taskbridge.Completion{Result: run.Task().Input})
 	}
 	return err
 }
