@@ -234,7 +234,7 @@ fmt: ## format all Go files
 
 .PHONY: tidy
 tidy: ## tidy every go.mod
-	@for module in $(ALL_MODULES) $(DEVSERVER); do printf '%s\n' "$$module"; (cd $$module && GOWORK=off $(GO) mod tidy); done
+	@for module in $(ALL_MODULES) $(DEVSERVER) $(TESTCLUSTER); do printf '%s\n' "$$module"; (cd $$module && GOWORK=off $(GO) mod tidy); done
 
 .PHONY: cc
 cc:
