@@ -35,7 +35,8 @@ type node struct {
 
 	mu      sync.Mutex
 	random  *rand.Rand
-	entries []entry // all that the container will say
+	entries []entry  // all that the container will say
+	lines   []string // the same, as the API has it
 	written int
 	file    int // the first entry of the current file
 	lag     int // how often the pod is seen running once it has ended
@@ -81,6 +82,9 @@ func newNode(t testing.TB, seed uint64, entries []entry) *node {
 		random: rand.New(rand.NewPCG(seed, 1)), entries: entries, burst: 400, uid: "uid",
 		fault:  func(*rand.Rand) fault { return none },
 		rotate: func(*rand.Rand) bool { return false },
+	}
+	for _, e := range entries {
+		n.lines = append(n.lines, e.at.Format("2006-01-02T15:04:05.000000000Z07:00 ")+e.text+"\n")
 	}
 	n.server = httptest.NewServer(n)
 	var err error
@@ -181,7 +185,7 @@ func (n *node) serveLog(w http.ResponseWriter, r *http.Request) {
 				n.skip = [2]int{}
 			}
 			if e := n.entries[next]; !e.at.Before(since) {
-				fmt.Fprintf(&out, "%s %s\n", e.at.Format("2006-01-02T15:04:05.000000000Z07:00"), e.text)
+				out.WriteString(n.lines[next])
 			}
 		}
 		switch n.fault(n.random) {
