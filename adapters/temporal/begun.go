@@ -104,6 +104,7 @@ func (e *Executor) stopWorkflow(ctx context.Context, task taskbridge.Task, reaso
 	if err != nil {
 		return false, err
 	}
+	e.logStray(task)
 	if !begun || e.graceSince(task, task.FinishedAt) {
 		return true, e.Client.TerminateWorkflow(ctx, e.Prefix+task.ID, "", reason)
 	}
@@ -121,8 +122,13 @@ func (e *Executor) stopActivity(ctx context.Context, task taskbridge.Task, reaso
 	default:
 		return true, nil
 	}
+	e.logStray(task)
 	if activityClaim(description) == "" || e.graceSince(task, task.FinishedAt) {
 		return true, handle.Terminate(ctx, client.TerminateActivityOptions{Reason: reason})
 	}
 	return e.Types[task.Type].Cancel.TerminateAfter == 0, handle.Cancel(ctx, client.CancelActivityOptions{Reason: reason})
+}
+
+func (e *Executor) logStray(task taskbridge.Task) {
+	e.Logger.Warn("work goes on whose task has ended without it, stopping it", "taskId", task.ID, "status", task.Status)
 }

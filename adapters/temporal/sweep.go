@@ -191,7 +191,6 @@ func (e *Executor) stopPage(ctx context.Context, state *sweepState, page []execu
 		}
 		if _, ours := e.Types[row.Type]; err == nil && ours && stray(row) {
 			state.stray[run.taskID] = true
-			e.Logger.Warn("work runs whose task has ended without it", "taskId", run.taskID, "status", row.Status)
 		}
 	}
 	return errors.Join(failures...)

@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -64,7 +65,8 @@ func readTemporal(m mapping) (any, error) {
 	if t.Address == "" {
 		return nil, m.errorf("address", `must be set: where Temporal's frontend is, as "host:7233"`)
 	}
-	if host, port, err := net.SplitHostPort(t.Address); err != nil || host == "" || port == "" {
+	host, port, err := net.SplitHostPort(t.Address)
+	if number, invalid := strconv.ParseUint(port, 10, 16); err != nil || host == "" || invalid != nil || number == 0 {
 		return nil, m.errorf("address", `must be like "host:7233"`)
 	}
 	if (t.CertFile == "") != (t.KeyFile == "") {
@@ -77,6 +79,9 @@ func readTemporal(m mapping) (any, error) {
 		}
 		if t.APIKey = strings.TrimSpace(string(content)); t.APIKey == "" {
 			return nil, m.errorf("apiKeyFile", "names a file that is empty")
+		}
+		if strings.ContainsFunc(t.APIKey, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, m.errorf("apiKeyFile", "names a file with more than a key: characters that no header may have")
 		}
 	}
 	t.TLS = t.TLS || t.CAFile != "" || t.CertFile != "" || t.ServerName != "" || t.APIKey != ""
