@@ -20,7 +20,7 @@ type ClientOptions struct {
 	Kubeconfig string
 	// Context is one of the file's; "": its current one.
 	Context string
-	// QPS and Burst bound the requests a second; defaults 100 and 200. (client-go's
+	// QPS and Burst bound the requests a second; defaults 500 and 1,000. (client-go's
 	// own are 5 and 10: a Job a second.)
 	QPS   float32
 	Burst int
@@ -60,7 +60,7 @@ func restConfig(opts ClientOptions) (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst = cmp.Or(opts.QPS, 100), cmp.Or(opts.Burst, 200)
+	config.QPS, config.Burst = cmp.Or(opts.QPS, 500), cmp.Or(opts.Burst, 1000)
 	config.UserAgent = cmp.Or(opts.UserAgent, "taskbridge")
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	if opts.Logger != nil {

@@ -40,7 +40,7 @@ func TestAClientUsesTheContextThatItIsTold(t *testing.T) {
 	for name, want := range map[string]string{"": "http://127.0.0.1:1", "two": "http://127.0.0.1:2"} {
 		config, err := restConfig(ClientOptions{Kubeconfig: path, Context: name})
 		must(t, err)
-		if config.Host != want || config.QPS != 100 || config.Burst != 200 || config.UserAgent != "taskbridge" {
+		if config.Host != want || config.QPS != 500 || config.Burst != 1000 || config.UserAgent != "taskbridge" {
 			t.Errorf("context %q: %+v", name, config)
 		}
 	}
