@@ -19,7 +19,7 @@ type attempt struct {
 	// over: it is fenced, or all that it said is known. mute: its reports cannot be
 	// recorded, and it is read for the rest.
 	over, mute bool
-	said said
+	said       said
 	// awaited is since when its output is waited for, to go on with the Job.
 	awaited time.Time
 	retryAt time.Time

@@ -8,10 +8,6 @@ import (
 	"strings"
 	"time"
 
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -230,7 +226,8 @@ func (t *term) checkRow(ctx context.Context, tr *track, now time.Time) (known bo
 func (t *term) readRow(ctx context.Context, tr *track, now time.Time) (row taskbridge.Task, known bool, err error) {
 	row, err = t.Rows.GetTask(ctx, tr.job.taskID)
 	if errors.Is(err, taskbridge.ErrTaskNotFound) {
-		return row, false, t.unknownTask(tr, now)
+		t.unknownTask(tr, now)
+		return row, false, nil
 	}
 	if err != nil {
 		return row, false, fmt.Errorf("read the task's row: %w", err)
@@ -245,7 +242,7 @@ func (t *term) readRow(ctx context.Context, tr *track, now time.Time) (row taskb
 
 // unknownTask leaves a Job alone whose task the store does not know. It may be another
 // installation's; or the store does not know it yet.
-func (t *term) unknownTask(tr *track, now time.Time) error {
+func (t *term) unknownTask(tr *track, now time.Time) {
 	if tr.unknown == 0 {
 		t.Logger.Warn("the store does not know the task of a Job, which is left alone; do two installations have the same Options.Instance?",
 			"job", tr.key, "taskId", tr.job.taskID)
@@ -253,7 +250,6 @@ func (t *term) unknownTask(tr *track, now time.Time) error {
 	tr.row = now
 	t.later(tr, min(rowInterval<<min(tr.unknown, 10), time.Hour))
 	tr.unknown++
-	return nil
 }
 
 // attend starts an attempt for each pod whose work has begun, in their order, and has
@@ -305,7 +301,8 @@ func (t *term) begin(ctx context.Context, tr *track, a *attempt, now time.Time) 
 		a.over = true // a newer pod has begun
 		return true, nil
 	case errors.Is(err, taskbridge.ErrTaskNotFound):
-		return false, t.unknownTask(tr, now)
+		t.unknownTask(tr, now)
+		return false, nil
 	case !errors.Is(err, taskbridge.ErrNotRunnable):
 		return false, fmt.Errorf("start the attempt: %w", err)
 	}
@@ -365,182 +362,5 @@ func (t *term) stopJob(ctx context.Context, tr *track, now time.Time) error {
 	t.Logger.Info("Job stopped, its task has ended", "taskId", tr.job.taskID, "job", tr.key)
 	tr.stopped = now
 	t.later(tr, stopInterval)
-	return nil
-}
-
-// finish records the end of a task whose Job has ended.
-func (t *term) finish(ctx context.Context, tr *track, pods []*podLevel, now time.Time) error {
-	if !tr.listed && t.behind(tr, pods) {
-		if tr.behind.IsZero() {
-			tr.behind = now
-		}
-		if wait := tr.behind.Add(behindLimit).Sub(now); wait > 0 {
-			t.later(tr, wait)
-			return nil
-		}
-		if err := t.listPods(ctx, tr); err != nil {
-			return err
-		}
-		t.later(tr, 0)
-		return nil
-	}
-	pod, output, ready, err := t.output(ctx, tr, pods, now, time.Time{})
-	if err != nil || !ready {
-		return err
-	}
-	row, known, err := t.readRow(ctx, tr, now)
-	if err != nil || !known {
-		return err
-	}
-	if !tr.ended {
-		if pod == nil && tr.job.final == batchv1.JobComplete {
-			if err := t.notice(ctx, tr, noticeOutput, tr.job.created, taskbridge.LevelWarning,
-				"The Job's pod was gone before its output and its result were read."); err != nil {
-				return err
-			}
-		}
-		outcome := ofIntent(row, tr.job.finished, outcomeOf(tr.job, pod, output, t.limits(tr.job).TailLines))
-		if err := t.settle(ctx, tr, outcome); err != nil {
-			return err
-		}
-	}
-	t.release(tr)
-	return t.markRecorded(ctx, tr)
-}
-
-// output returns the pod whose end is the Job's and what it said, once that is known.
-func (t *term) output(ctx context.Context, tr *track, pods []*podLevel, now, hard time.Time) (pod *podLevel, output said, ready bool, err error) {
-	pod = lastPod(tr.job, pods)
-	if pod == nil {
-		return nil, said{}, true, nil
-	}
-	a := tr.attempts[pod.uid]
-	if a == nil {
-		return pod, said{}, true, nil // its work never began
-	}
-	wait, err := t.await(ctx, tr, a, now, hard)
-	if err != nil {
-		return pod, said{}, false, err
-	}
-	if wait > 0 {
-		t.later(tr, wait)
-		return pod, said{}, false, nil
-	}
-	return pod, a.said, true, nil
-}
-
-// behind reports whether the pods cannot be all that a final Job speaks of: the caches
-// are filled by watches of their own.
-func (t *term) behind(tr *track, pods []*podLevel) bool {
-	over, succeeded := int32(0), int32(0)
-	for _, pod := range pods {
-		if pod.over() {
-			over++
-		} else if pod.deletion == 0 && !t.departed(tr, pod) {
-			return true
-		}
-		if pod.phase == corev1.PodSucceeded {
-			succeeded++
-		}
-	}
-	return succeeded < tr.job.succeeded || over < tr.job.succeeded+tr.job.failed
-}
-
-// listPods makes up for a cache that is behind: what the API server does not have
-// now is gone.
-func (t *term) listPods(ctx context.Context, tr *track) error {
-	list, err := t.Client.CoreV1().Pods(tr.job.namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: watchSelector(t.Instance) + "," + labelTask + "=" + hashOf(tr.job.taskID),
-	})
-	if err != nil {
-		return fmt.Errorf("list the pods: %w", err)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i := range list.Items {
-		pod := levelOfPod(&list.Items[i], t.Types)
-		if pod.jobUID != tr.job.uid {
-			continue
-		}
-		// It counts as one that has left the cache, until the cache has it.
-		same := func(last *podLevel) bool { return last.uid == pod.uid }
-		tr.lastPods = append(slices.DeleteFunc(tr.lastPods, same), pod)
-	}
-	tr.listed = true
-	return nil
-}
-
-// missing is reconcile for a Job that the cache does not have.
-func (t *term) missing(ctx context.Context, key string) error {
-	t.mu.Lock()
-	tr := t.tracks[key]
-	if tr != nil && tr.lastJob != nil && (tr.job == nil || tr.job.uid == tr.lastJob.uid) {
-		tr.job = tr.lastJob
-	}
-	t.mu.Unlock()
-	if tr == nil {
-		return nil // nothing was ever seen of it
-	}
-	if tr.job == nil || tr.recorded || !tr.job.ours() {
-		t.forget(tr)
-		return nil
-	}
-	now := t.Clock.Now()
-	row, err := t.Rows.GetTask(ctx, tr.job.taskID)
-	switch {
-	case errors.Is(err, taskbridge.ErrTaskNotFound), err == nil && row.Status.Terminal():
-		t.forget(tr) // it left the cache since its end was recorded, or was never ours
-		return nil
-	case err != nil:
-		return fmt.Errorf("read the task's row: %w", err)
-	}
-	// Absence from a cache is no proof.
-	live, err := t.Client.BatchV1().Jobs(tr.job.namespace).Get(ctx, tr.job.name, metav1.GetOptions{})
-	switch {
-	case err == nil && live.UID == tr.job.uid:
-		t.later(tr, stepTimeout) // no cache will tell of it
-		return t.look(ctx, tr, levelOfJob(live))
-	case err == nil:
-		t.forget(tr) // made anew: its own look comes with its event
-		return nil
-	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("look for the Job: %w", err)
-	}
-	return t.deleted(ctx, tr, row, now)
-}
-
-// deleted ends the task of a Job that is gone.
-func (t *term) deleted(ctx context.Context, tr *track, row taskbridge.Task, now time.Time) error {
-	if tr.gone.IsZero() {
-		tr.gone = now
-	}
-	pods := t.podsOf(tr)
-	if ready, err := t.attend(ctx, tr, pods, now); err != nil || !ready && !tr.ended {
-		return err
-	}
-	if !tr.ended {
-		// Its pods are told to stop, as a rule: what they still say is heard.
-		pod, output, ready, err := t.output(ctx, tr, pods, now, tr.gone.Add(t.OutputTimeout))
-		if err != nil || !ready {
-			return err
-		}
-		var outcome taskbridge.Outcome
-		switch {
-		case tr.job.final != "":
-			outcome = ofIntent(row, tr.job.finished, outcomeOf(tr.job, pod, output, t.limits(tr.job).TailLines))
-		case row.Submission.State != taskbridge.SubmissionRecorded && row.Attempt == 0 && pod == nil:
-			t.forget(tr) // who submits it asks for it, and submits it again
-			return nil
-		default:
-			outcome = ofIntent(row, 0, failed(taskbridge.Failure{
-				Code: CodeDeleted, Retryable: true,
-				Message: withTail("the Job was deleted before it ended", tailOf(pod, output, t.limits(tr.job).TailLines)),
-			}))
-		}
-		if err := t.settle(ctx, tr, outcome); err != nil {
-			return err
-		}
-	}
-	t.forget(tr)
 	return nil
 }
