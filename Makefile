@@ -14,7 +14,7 @@ GO ?= go
 MODULES := core fakes adapters/process adapters/asynq adapters/temporal adapters/k8sjob server \
 	examples/embedding examples/checksums examples/asynq-worker examples/remote-worker \
 	examples/embedding-process examples/temporal-worker examples/k8sjob
-ALL_MODULES := $(MODULES) release
+ALL_MODULES := $(MODULES) release deploy/kubernetes/e2e
 
 # Where the working copy belongs to somebody else (a container, say), git answers
 # nothing, and go would fail for want of a revision that no test needs.
@@ -36,7 +36,9 @@ TEMPORAL_DEVSERVER := $(TOOLS)/temporal-devserver-$(shell cat $(DEVSERVER)/go.* 
 TESTCLUSTER := adapters/k8sjob/testcluster
 K8S_TESTCLUSTER := $(TOOLS)/k8s-testcluster-$(shell cat $(TESTCLUSTER)/go.* $(TESTCLUSTER)/*.go \
 	$(TESTCLUSTER)/internal/{cluster,component,image}/*.go | cksum | cut -d' ' -f1)-$(GOVERSION)
-# Its packages that don't take all of Kubernetes to compile.
+# The tests of deploy/kubernetes: outside of the workspace, for what renders manifests.
+DEPLOY_TESTS := deploy/kubernetes/e2e
+# Packages of the cluster that don't take all of Kubernetes to compile.
 TESTCLUSTER_PACKAGES := ./internal/cluster/... ./internal/image/... ./internal/smoke/...
 
 # More flags for go test, as in: make test-core TESTFLAGS="-run Cancel -v"
@@ -66,7 +68,14 @@ dev-temporal: temporal-devserver ## a Temporal server, a TaskBridge server and a
 	@.ci/dev-temporal
 
 .PHONY: dev-k8sjob
-dev-k8sjob: ## a Kubernetes cluster, to try or to run single tests on
+dev-k8sjob: export TASKBRIDGE_TESTCLUSTER = $(K8S_TESTCLUSTER)
+dev-k8sjob: ## a Kubernetes cluster, a TaskBridge server and an example job, to try
+	@[ "$$(.ci/need-containerd)" = own ]
+	@$(MAKE) k8s-testcluster
+	@$(K8S_TESTCLUSTER) run -- .ci/dev-k8sjob
+
+.PHONY: dev-cluster
+dev-cluster: ## a Kubernetes cluster alone, to run single tests on
 	@[ "$$(.ci/need-containerd)" = own ]
 	@$(MAKE) k8s-testcluster
 	@$(K8S_TESTCLUSTER) up
@@ -75,7 +84,7 @@ dev-k8sjob: ## a Kubernetes cluster, to try or to run single tests on
 ## Tests
 
 STEPS := check lint test-core test-fakes test-process test-asynq test-temporal test-k8sjob \
-	test-server test-examples test-rehearsal
+	test-server test-examples test-deploy test-rehearsal
 
 .PHONY: test
 test: ## everything that must pass before a change lands
@@ -161,6 +170,15 @@ test-examples: $(GOTESTSUM) cc redis temporal-devserver ## the example programs
 	$(call test_module,examples/remote-worker)
 	$(call test_module,examples/k8sjob)
 
+.PHONY: test-deploy
+test-deploy: export TASKBRIDGE_TESTCLUSTER = $(K8S_TESTCLUSTER)
+test-deploy: $(GOTESTSUM) cc ## the server in a pod, and beside a cluster, by deploy/kubernetes
+	$(call on_cluster,test-deploy-module)
+
+.PHONY: test-deploy-module
+test-deploy-module:
+	$(call test_module,$(DEPLOY_TESTS))
+
 .PHONY: test-rehearsal
 test-rehearsal: $(GOTESTSUM) cc ## the layout's rules, and the modules as others get them
 	$(call test_module,release)
@@ -223,6 +241,7 @@ lint: $(GOLANGCI_LINT) ## golangci-lint over everything
 	$(call say,golangci-lint $(GOLANGCI_LINT_VERSION))
 	@$(GOLANGCI_LINT) run --allow-parallel-runners $(MODULES:%=./%/...)
 	@cd release && GOWORK=off $(GOLANGCI_LINT) run --allow-parallel-runners ./...
+	@cd $(DEPLOY_TESTS) && GOWORK=off $(GOLANGCI_LINT) run --allow-parallel-runners ./...
 	@cd $(TESTCLUSTER) && GOWORK=off GOOS=linux $(GOLANGCI_LINT) run --allow-parallel-runners $(TESTCLUSTER_PACKAGES) ./internal/lifecycle/...
 
 ##

@@ -93,6 +93,7 @@ var mayImport = []struct {
 	{"adapters/", []string{"core"}, []string{"fakes"}},
 	{"server", []string{"core", "fakes", "adapters"}, nil},
 	{"examples/", []string{"core", "fakes", "adapters"}, nil},
+	{"deploy/", nil, []string{"core"}},
 	{"release", nil, nil},
 }
 

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -64,7 +65,9 @@ func (c *cluster) namespaces(t *testing.T, names ...string) {
 		defer cancel()
 		for _, name := range names {
 			until(t, "the namespace "+name+" is gone", func() (bool, string) {
-				// Objects that are being deleted with a grace hold it up.
+				// What is being deleted with a grace holds it up, and a claim does for
+				// good: it has a finalizer, whose controller the test cluster has not.
+				c.releaseClaims(ctx, name)
 				err := c.client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{})
 				return apierrors.IsNotFound(err), fmt.Sprint(err)
 			})
@@ -72,6 +75,22 @@ func (c *cluster) namespaces(t *testing.T, names ...string) {
 	}
 	remove()
 	t.Cleanup(remove)
+}
+
+// releaseClaims takes the finalizers from the claims of a namespace without pods.
+func (c *cluster) releaseClaims(ctx context.Context, namespace string) {
+	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil || len(pods.Items) > 0 {
+		return // until the next look
+	}
+	claims := c.client.CoreV1().PersistentVolumeClaims(namespace)
+	list, err := claims.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return
+	}
+	for _, claim := range list.Items {
+		_, _ = claims.Patch(ctx, claim.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}) // until the next look
+	}
 }
 
 // createNamespace makes a namespace and waits until pods can be made in it.

@@ -216,7 +216,11 @@ func (d *deployed) awaitServer(t *testing.T) (pod corev1.Pod) {
 				return true, ""
 			}
 		}
-		return false, d.describe(pod)
+		state := d.describe(pod)
+		if restarts(pod) > 3 {
+			t.Fatalf("the server does not start: %s", state)
+		}
+		return false, state
 	})
 	d.service.lead(net.JoinHostPort(pod.Status.PodIP, "8080"))
 	return pod
@@ -228,7 +232,13 @@ func (d *deployed) describe(pod corev1.Pod) string {
 	if err != nil {
 		logs = []byte(err.Error())
 	}
-	return fmt.Sprintf("%s %+v %+v\n%s", pod.Status.Phase, pod.Status.Conditions, pod.Status.ContainerStatuses, logs)
+	state := string(pod.Status.Phase)
+	for _, condition := range pod.Status.Conditions {
+		if condition.Status != corev1.ConditionTrue {
+			state += fmt.Sprintf("; not %s: %s", condition.Type, condition.Message)
+		}
+	}
+	return fmt.Sprintf("%s; %d restarts; it says\n%s", state, restarts(pod), logs)
 }
 
 // scale sets the number of servers, and waits until there are none if it is none.

@@ -72,8 +72,8 @@ func TestClusterTheExampleWorksAsItsFolderHasIt(t *testing.T) {
 	cancelled := follow(t, c.ctx, client, "words", "cancelled", input{[]string{site + "/1", site + "/wait/1"}})
 	expect(t, "counted", counted.end(t),
 		"TASK_STARTED",
-		`TASK_PROGRESS {"percent":50,"message":"1 of 2 texts"`,
-		`TASK_PROGRESS {"percent":100,"message":"2 of 2 texts"`,
+		`TASK_PROGRESS {"progress":50,"message":"1 of 2 texts"`,
+		`TASK_PROGRESS {"progress":100,"message":"2 of 2 texts"`,
 		`TASK_COMPLETED {"result":{"documents":2,"words":8,"distinct":5,"top":[{"word":"fish","count":4},{"word":"blue","count":1},`)
 	cancelled.await(t, "1 of 2 texts")
 	_, err = client.Cancel(c.ctx, cancelled.task, "enough")

@@ -73,6 +73,9 @@ func (r *recorder) note(request *http.Request) {
 	default:
 		return // no resource: /version, /readyz
 	}
+	if group == "authorization.k8s.io" {
+		return // what one may do oneself, which Kubernetes tells everybody
+	}
 	if len(rest) > 2 && rest[0] == "namespaces" {
 		rest = rest[2:]
 	}
@@ -95,6 +98,11 @@ func (r *recorder) note(request *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked[verb+" "+group+"/"+resource] = true
+	if verb == "watch" {
+		// A watch that begins with what is there needs no list, but older API
+		// servers don't have it.
+		r.asked["list "+group+"/"+resource] = true
+	}
 }
 
 // granted names what a Role grants, in the same way.

@@ -71,7 +71,7 @@ func TestClusterAServerInAPodEndsEachTaskOnceThroughCrashAndRestart(t *testing.T
 	}
 
 	steps := func(number int) string {
-		return fmt.Sprintf(`TASK_PROGRESS {"percent":%d,"message":"step %d"`, number*25, number)
+		return fmt.Sprintf(`TASK_PROGRESS {"progress":%d,"message":"step %d"`, number*25, number)
 	}
 	whole := []string{"TASK_STARTED", steps(1), steps(2), steps(3), `TASK_COMPLETED {"result":{"steps":3}`}
 
