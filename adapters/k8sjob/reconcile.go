@@ -293,6 +293,17 @@ func (t *term) attend(ctx context.Context, tr *track, pods []*podLevel, now time
 // begin starts an attempt. known is false if it cannot be now; the row's end is in
 // tr.ended.
 func (t *term) begin(ctx context.Context, tr *track, a *attempt, now time.Time) (known bool, err error) {
+	if a.pod.ended() {
+		row, known, err := t.readRow(ctx, tr, now)
+		if err != nil || !known || tr.ended {
+			return known, err
+		}
+		if !row.Cancellation.RequestedAt.IsZero() && row.Claim != string(a.pod.uid) {
+			// A start would end the task as cancelled, and its work may have completed.
+			a.run, a.mute = unstartedRun{task: row}, true
+			return true, nil
+		}
+	}
 	err = t.start(ctx, tr, a)
 	switch {
 	case err == nil:

@@ -274,3 +274,20 @@ func TestAResultCountsWhereTheClockHasGoneBackBetweenPods(t *testing.T) {
 		s.wantStream("STARTED p1:1 p1:2 warning p2:1 p2:2 warning COMPLETED")
 	})
 }
+
+func TestWorkThatCompletedBeforeAnybodySawACancellationIsCompleted(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 2, said: said{Result: []byte("1")}})
+		s.job(nil)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		_, _, err := s.bridge.Cancellation.CancelTask(s.t.Context(), owner, s.task.ID, "enough")
+		must(s.t, err)
+		s.watch(nil)
+		s.wantStream("STARTED COMPLETED")
+		if result, _ := s.row().Result(); string(result) != "1" {
+			s.t.Errorf("the result is %s", result)
+		}
+		s.wantRecorded(true)
+	})
+}
