@@ -89,7 +89,15 @@ func (c *cluster) newRuntime(stores taskbridge.Stores, lifecycle *taskbridge.Loc
 		},
 	}
 	if api {
-		runtime.Begun = begun.get
+		runtime.Begun = func(taskID string) int {
+			n := begun.get(taskID)
+			row, err := stores.Tasks.GetTask(c.ctx, taskID)
+			must(c.t, err)
+			if n == 0 && row.Type != "echo" && row.Attempt == 1 {
+				return 1 // its container ran, and was stopped before the program could say so
+			}
+			return n
+		}
 	}
 	return runtime
 }
