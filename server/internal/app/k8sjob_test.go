@@ -1,8 +1,10 @@
 package app
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -18,7 +20,8 @@ import (
 	"github.com/taskbridge/taskbridge/server/internal/config"
 )
 
-// apiServer answers dry runs of Jobs: it has something against those of the type bad.
+// apiServer answers dry runs of Jobs: it has something against those of the type
+// flawed, which it finds in the request in whatever way that is encoded.
 // While it is away it answers 503.
 type apiServer struct {
 	*httptest.Server
@@ -30,13 +33,11 @@ func newAPIServer(t *testing.T) *apiServer {
 	s := &apiServer{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": http.StatusServiceUnavailable}
-		var job struct {
-			Metadata struct{ Annotations map[string]string }
-		}
+		body, err := io.ReadAll(r.Body)
 		switch {
-		case s.away.Load():
-		case r.Method == http.MethodPost && r.URL.Query().Get("dryRun") == "All" && json.NewDecoder(r.Body).Decode(&job) == nil:
-			if job.Metadata.Annotations["taskbridge.dev/task-type"] == "bad" {
+		case err != nil, s.away.Load():
+		case r.Method == http.MethodPost && r.URL.Query().Get("dryRun") == "All":
+			if bytes.Contains(body, []byte("flawed")) {
 				status["code"], status["reason"], status["message"] = http.StatusUnprocessableEntity, "Invalid", "spec.template: it has a flaw"
 				break
 			}
@@ -101,12 +102,12 @@ func newK8sJobRuntime(t *testing.T, c *config.Config) (*k8sjobRuntime, error) {
 }
 
 func TestATemplateThatTheClusterRefusesIsToldWithItsFileAndLine(t *testing.T) {
-	c := k8sjobConfig(t, newAPIServer(t).URL, "good", "bad")
+	c := k8sjobConfig(t, newAPIServer(t).URL, "good", "flawed")
 	_, err := newK8sJobRuntime(t, c)
 	if err == nil {
 		t.Fatal("it was taken")
 	}
-	for _, want := range []string{"line 4: template ", "job.yaml: ", `"bad"`, "spec.template: it has a flaw"} {
+	for _, want := range []string{"line 4: template ", "job.yaml: ", `"flawed"`, "spec.template: it has a flaw"} {
 		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), `"good"`) {
 			t.Errorf("%v\nwant %q", err, want)
 		}
@@ -126,7 +127,7 @@ func TestATemplateThatIsNoneIsToldWithItsFileAndLine(t *testing.T) {
 func TestATemplateIsLookedAtOnceTheClusterIsBack(t *testing.T) {
 	api := newAPIServer(t)
 	api.away.Store(true)
-	r, err := newK8sJobRuntime(t, k8sjobConfig(t, api.URL, "good", "bad"))
+	r, err := newK8sJobRuntime(t, k8sjobConfig(t, api.URL, "good", "flawed"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,14 +136,24 @@ func TestATemplateIsLookedAtOnceTheClusterIsBack(t *testing.T) {
 		defer close(done)
 		r.checkAgain(t.Context(), ticks)
 	}()
-	ticks <- time.Time{}
-	ticks <- time.Time{} // taken, so the first one was in vain
-	api.away.Store(false)
-	select {
-	case ticks <- time.Time{}:
-	case <-done: // the second was late
+	tick := func() (ended bool) {
+		t.Helper()
+		timer := time.NewTimer(time.Minute)
+		defer timer.Stop()
+		select {
+		case ticks <- time.Time{}:
+		case <-done:
+			return true
+		case <-timer.C:
+			t.Fatal("it asks no more")
+		}
+		return false
 	}
-	<-done
+	tick()
+	tick() // taken, so the first one was in vain
+	api.away.Store(false)
+	for !tick() {
+	}
 	if err := r.CheckHealth(t.Context()); err == nil || !strings.Contains(err.Error(), "spec.template: it has a flaw") {
 		t.Errorf("%v", err)
 	}
