@@ -5,6 +5,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -148,5 +149,35 @@ func TestAnApiServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 		away = false
 		s.pass(2 * time.Minute)
 		s.wantStream("STARTED COMPLETED")
+	})
+}
+
+func TestALeaderThatFallsSilentIsFollowedAfterItsLease(t *testing.T) {
+	play(t, func(s *scene) {
+		held := make(chan struct{})
+		s.says("p1", output{progress: 2, held: held})
+		silent := false
+		s.client.PrependReactor("update", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			lease := action.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
+			return silent && *lease.Spec.HolderIdentity != "second", nil, errFault
+		})
+		first := s.watch(elected("first"))
+		second := s.watch(elected("second"))
+		s.job(nil)
+		s.pod("p1", runs)
+		s.wantStream("STARTED p1:1 p1:2")
+		silent = true
+		s.pass(25 * time.Second) // the lease is 15 s, and the second looks every 2 s or so
+		if first.watcher.term() != nil || second.watcher.term() == nil {
+			s.t.Error("the second does not lead, or the first still does")
+		}
+		silent = false
+		close(held)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
+		if s.reads["p1"] != 2 {
+			s.t.Errorf("%d read it", s.reads["p1"])
+		}
 	})
 }
