@@ -78,7 +78,7 @@ func TestClusterTheExampleWorksAsItsFolderHasIt(t *testing.T) {
 	cancelled.await(t, "1 of 2 texts")
 	_, err = client.Cancel(c.ctx, cancelled.task, "enough")
 	must(t, err)
-	expect(t, "cancelled", cancelled.end(t), "TASK_STARTED", "TASK_PROGRESS", `TASK_CANCELLED {"reason":"enough"`)
+	expect(t, "cancelled", told(cancelled.end(t)), "TASK_STARTED", "TASK_PROGRESS", `TASK_CANCELLED {"reason":"enough"`)
 
 	// Its own failures: one that another pod is not tried for, and one that it is.
 	invalid := follow(t, c.ctx, client, "words", "invalid", input{})

@@ -99,6 +99,15 @@ func (f *follower) end(t *testing.T) []string {
 	return lines
 }
 
+// outputGone is what may be told of a pod that was stopped: Kubernetes takes its log
+// away with it.
+const outputGone = "Some of the pod's output may be missing"
+
+// told leaves that out of events.
+func told(lines []string) []string {
+	return slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, outputGone) })
+}
+
 // expect holds events against what they begin with, each of them once and in order.
 func expect(t *testing.T, what string, got []string, want ...string) {
 	t.Helper()

@@ -81,7 +81,7 @@ func TestClusterAServerInAPodEndsEachTaskOnceThroughCrashAndRestart(t *testing.T
 		running.await(t, "step 1")
 		_, err := c.Cancel(d.ctx, running.task, "changed my mind")
 		must(t, err)
-		expect(t, "cancelled "+taskType, running.end(t), "TASK_STARTED", steps(1), `TASK_CANCELLED {"reason":"changed my mind"`)
+		expect(t, "cancelled "+taskType, told(running.end(t)), "TASK_STARTED", steps(1), `TASK_CANCELLED {"reason":"changed my mind"`)
 	}
 
 	lines := follow(t, d.ctx, c, "lines", "lines", g.input("lines"))

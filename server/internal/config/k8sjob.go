@@ -44,9 +44,9 @@ type K8sJobTask struct {
 	PlainLines bool       `yaml:"plainLines"`
 	Input      JobInput   `yaml:"input"`
 
-	PendingTimeout Wait          `yaml:"pendingTimeout"`
-	LostTimeout    Wait          `yaml:"lostTimeout"`
-	TTL            time.Duration `yaml:"ttl"`
+	PendingTimeout Wait `yaml:"pendingTimeout"`
+	LostTimeout    Wait `yaml:"lostTimeout"`
+	TTL            Wait `yaml:"ttl"`
 	// TailLines are those of a failed pod's output that are told; nil: the adapter's
 	// number.
 	TailLines *int `yaml:"tailLines"`
@@ -121,8 +121,8 @@ func readK8sJobTask(m mapping) (any, error) {
 		return nil, m.errorf("plainLines", "is for reports: lines")
 	case !slices.Contains([]JobInput{"", JobInputSecret, JobInputConfigMap}, t.Input):
 		return nil, m.errorf("input", "must be secret or configmap, not %q", t.Input)
-	case t.TTL%time.Second != 0:
-		return nil, m.errorf("ttl", "must be whole seconds, not %s", t.TTL)
+	case t.TTL > 0 && time.Duration(t.TTL)%time.Second != 0:
+		return nil, m.errorf("ttl", "must be whole seconds, not %s", time.Duration(t.TTL))
 	case t.TailLines != nil && (*t.TailLines < 0 || *t.TailLines > 1000):
 		return nil, m.errorf("tailLines", "must be from 0 to 1000, not %d", *t.TailLines)
 	}

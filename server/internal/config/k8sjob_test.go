@@ -43,7 +43,7 @@ tasks:
 	}
 	wantTask := &K8sJobTask{
 		Template: template, Namespace: "gpu", Container: "main", PlainLines: true, Input: JobInputConfigMap, PendingTimeout: Wait(5 * time.Minute),
-		LostTimeout: -1, TTL: 10 * time.Minute, TailLines: &none, Manifest: []byte("kind: Job\n"), Line: 7,
+		LostTimeout: -1, TTL: Wait(10 * time.Minute), TailLines: &none, Manifest: []byte("kind: Job\n"), Line: 7,
 	}
 	if diff := cmp.Diff(wantExecutor, c.Executors["batch"].Settings) + cmp.Diff(wantTask, c.Routes["render"].Settings); diff != "" {
 		t.Error(diff)
