@@ -48,7 +48,7 @@ func TestEachLineComesOnceAndInOrderHoweverTheConnectionIsCut(t *testing.T) {
 	for name, clock := range clocks {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(40) {
+			for seed := range uint64(30) {
 				entries := progress(5000, clock(rand.New(rand.NewPCG(seed, 2))))
 				n := newNode(t, seed, entries)
 				n.fault, n.lag = anything, 3
@@ -76,7 +76,7 @@ func TestEachLineComesOnceAndInOrderHoweverTheConnectionIsCut(t *testing.T) {
 func TestWhatRotationTookWhileNothingWasReadIsTold(t *testing.T) {
 	t.Parallel()
 	told := 0
-	for seed := range uint64(100) {
+	for seed := range uint64(40) {
 		entries := progress(5000, clocks["nanoseconds"](rand.New(rand.NewPCG(seed, 2))))
 		n := newNode(t, seed, entries)
 		n.fault = anything
