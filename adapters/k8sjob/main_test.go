@@ -18,6 +18,13 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(envStandby) != "" {
+		if err := runStandby(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	if err := leaveOut(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
