@@ -35,7 +35,7 @@ func texts(t *testing.T, byPath map[string]string) string {
 }
 
 // work runs the task and returns what it prints, a line an element.
-func work(t *testing.T, ctx context.Context, input string) (lines []string, status int, err error) {
+func work(ctx context.Context, t *testing.T, input string) (lines []string, status int, err error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "input.json")
 	if err := os.WriteFile(path, []byte(input), 0o600); err != nil {
@@ -48,7 +48,7 @@ func work(t *testing.T, ctx context.Context, input string) (lines []string, stat
 
 func TestTheWordsOfAllTextsAreCounted(t *testing.T) {
 	site := texts(t, map[string]string{"/1": "One fish, two fish;\nred fish", "/2": "Blue fish – zwölf Fische, ZWÖLF!"})
-	lines, _, err := work(t, t.Context(), `{"urls":["`+site+`/1","`+site+`/2"],"top":3}`)
+	lines, _, err := work(t.Context(), t, `{"urls":["`+site+`/1","`+site+`/2"],"top":3}`)
 	want := []string{
 		`::taskbridge {"message":"1 of 2 texts","progress":50}`,
 		`::taskbridge {"message":"2 of 2 texts","progress":100}`,
@@ -76,7 +76,7 @@ func TestAFailureIsPrintedAndSaysWhetherAnotherPodMayDoBetter(t *testing.T) {
 		{"nobody answers", `{"urls":["http://127.0.0.1:1/"]}`, codeUnavailable, true, exitRetryable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			lines, status, err := work(t, t.Context(), test.input)
+			lines, status, err := work(t.Context(), t, test.input)
 			var report struct {
 				Fail struct {
 					Code, Message string
@@ -101,7 +101,7 @@ func TestWhatIsToldToStopStopsWithoutAnEndOfItsOwn(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(asked.Close)
-	lines, status, err := work(t, ctx, `{"urls":["`+asked.URL+`"]}`)
+	lines, status, err := work(ctx, t, `{"urls":["`+asked.URL+`"]}`)
 	if err == nil || status != exitRetryable || lines[0] != "" {
 		t.Errorf("%v, exit status %d, printed %q", err, status, lines)
 	}

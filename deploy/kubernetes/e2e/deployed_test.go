@@ -163,13 +163,8 @@ func (d *deployed) makeKeys(t *testing.T, program string) {
 // of which the test cluster has none.
 func (d *deployed) bindVolume(t *testing.T, claimName string) {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "taskbridge-e2e-data")
+	folder, err := os.MkdirTemp(built.dir, "data") //nolint:usetesting // the server is there for longer than the cleanup of the test would leave it
 	must(t, err)
-	t.Cleanup(func() {
-		if err := os.RemoveAll(folder); err != nil {
-			t.Error(err)
-		}
-	})
 	must(t, os.Chown(folder, 65532, 65532)) // fsGroup does nothing to a folder of the host
 	claims, volumes := d.client.CoreV1().PersistentVolumeClaims(serverNamespace), d.client.CoreV1().PersistentVolumes()
 	claim, err := claims.Get(d.ctx, claimName, metav1.GetOptions{})

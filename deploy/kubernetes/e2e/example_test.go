@@ -68,8 +68,8 @@ func TestClusterTheExampleWorksAsItsFolderHasIt(t *testing.T) {
 	type input struct {
 		URLs []string `json:"urls"`
 	}
-	counted := follow(t, c.ctx, client, "words", "counted", input{[]string{site + "/1", site + "/2"}})
-	cancelled := follow(t, c.ctx, client, "words", "cancelled", input{[]string{site + "/1", site + "/wait/1"}})
+	counted := follow(c.ctx, t, client, "words", "counted", input{[]string{site + "/1", site + "/2"}})
+	cancelled := follow(c.ctx, t, client, "words", "cancelled", input{[]string{site + "/1", site + "/wait/1"}})
 	expect(t, "counted", counted.end(t),
 		"TASK_STARTED",
 		`TASK_PROGRESS {"progress":50,"message":"1 of 2 texts"`,
@@ -81,9 +81,9 @@ func TestClusterTheExampleWorksAsItsFolderHasIt(t *testing.T) {
 	expect(t, "cancelled", told(cancelled.end(t)), "TASK_STARTED", "TASK_PROGRESS", `TASK_CANCELLED {"reason":"enough"`)
 
 	// Its own failures: one that another pod is not tried for, and one that it is.
-	invalid := follow(t, c.ctx, client, "words", "invalid", input{})
+	invalid := follow(c.ctx, t, client, "words", "invalid", input{})
 	expect(t, "invalid", invalid.end(t), "TASK_STARTED", `TASK_FAILED {"code":"INVALID_INPUT"`)
-	unavailable := follow(t, c.ctx, client, "words", "unavailable", input{[]string{site + "/none"}})
+	unavailable := follow(c.ctx, t, client, "words", "unavailable", input{[]string{site + "/none"}})
 	lines := unavailable.end(t)
 	var failed struct {
 		Code, Message string

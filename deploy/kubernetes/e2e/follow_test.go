@@ -25,7 +25,7 @@ type follower struct {
 }
 
 // follow creates a task and follows it to its end.
-func follow(t *testing.T, ctx context.Context, c *client.Client, taskType, key string, input any) *follower {
+func follow(ctx context.Context, t *testing.T, c *client.Client, taskType, key string, input any) *follower {
 	t.Helper()
 	created, err := c.Create(ctx, client.CreateRequest{ClientRequestID: key, TaskType: taskType, Input: input})
 	must(t, err)

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"net/http"
@@ -22,10 +24,11 @@ import (
 // recorder stands before the API server and notes what is asked for, and what is
 // forbidden.
 type recorder struct {
-	url       string
-	mu        sync.Mutex
-	asked     map[string]bool // "verb group/resource"
-	forbidden []string
+	url         string
+	certificate []byte // its own
+	mu          sync.Mutex
+	asked       map[string]bool // "verb group/resource"
+	forbidden   []string
 }
 
 func record(t *testing.T, c *cluster) *recorder {
@@ -52,36 +55,37 @@ func record(t *testing.T, c *cluster) *recorder {
 		Transport: transport, FlushInterval: -1, // watches and logs as they come
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // who asked is gone
 	}
-	server := httptest.NewServer(proxy)
+	server := httptest.NewTLSServer(proxy) // without TLS client-go sends no credentials
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
 	})
 	r.url = server.URL
+	r.certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	return r
 }
 
 // note names a request as a Role does.
 func (r *recorder) note(request *http.Request) {
 	parts := strings.Split(strings.Trim(request.URL.Path, "/"), "/")
-	group, rest := "", []string(nil)
+	group := ""
 	switch {
 	case len(parts) > 2 && parts[0] == "api":
-		rest = parts[2:]
+		parts = parts[2:]
 	case len(parts) > 3 && parts[0] == "apis":
-		group, rest = parts[1], parts[3:]
+		group, parts = parts[1], parts[3:]
 	default:
 		return // no resource: /version, /readyz
 	}
 	if group == "authorization.k8s.io" {
 		return // what one may do oneself, which Kubernetes tells everybody
 	}
-	if len(rest) > 2 && rest[0] == "namespaces" {
-		rest = rest[2:]
+	if len(parts) > 2 && parts[0] == "namespaces" {
+		parts = parts[2:]
 	}
-	resource, named := rest[0], len(rest) > 1
-	if len(rest) > 2 {
-		resource += "/" + rest[2]
+	resource, named := parts[0], len(parts) > 1
+	if len(parts) > 2 {
+		resource += "/" + parts[2]
 	}
 	verb := map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch", http.MethodDelete: "delete"}[request.Method]
 	switch watch := request.URL.Query().Get("watch"); {
@@ -154,7 +158,7 @@ func TestClusterTheRoleGrantsWhatAServerAsksForAndNothingElse(t *testing.T) {
 
 	r, g, dir := record(t, c), newGates(t), t.TempDir()
 	s := startServer(t, dir, map[string]string{
-		"kubeconfig":   kubeconfig(r.url, token.Status.Token),
+		"kubeconfig":   kubeconfig(r.url, r.certificate, token.Status.Token),
 		"lines.yaml":   linesTemplate,
 		"report.yaml":  reportTemplate,
 		"never.yaml":   neverTemplate,
@@ -172,25 +176,25 @@ tasks:
 	client := s.client(t)
 	for _, taskType := range []string{"lines", "report"} {
 		g.open(taskType, 1, 2, 3)
-		f := follow(t, c.ctx, client, taskType, taskType, g.input(taskType))
+		f := follow(c.ctx, t, client, taskType, taskType, g.input(taskType))
 		f.await(t, "TASK_COMPLETED")
-		cancelled := follow(t, c.ctx, client, taskType, "cancelled-"+taskType, g.input("cancelled-"+taskType))
+		cancelled := follow(c.ctx, t, client, taskType, "cancelled-"+taskType, g.input("cancelled-"+taskType))
 		cancelled.await(t, "step 1")
 		_, err := client.Cancel(c.ctx, cancelled.task, "")
 		must(t, err)
 		cancelled.await(t, "TASK_CANCELLED")
 	}
-	never := follow(t, c.ctx, client, "never", "never", nil)
+	never := follow(c.ctx, t, client, "never", "never", nil)
 	never.await(t, "TASK_MESSAGE") // that no node takes it
 	_, err = client.Cancel(c.ctx, never.task, "")
 	must(t, err)
 	never.await(t, "TASK_CANCELLED")
-	follow(t, c.ctx, client, "missing", "missing", nil).await(t, "TASK_FAILED")
+	follow(c.ctx, t, client, "missing", "missing", nil).await(t, "TASK_FAILED")
 	// A server that starts finds what is there.
 	s.stop(t)
 	s = startServer(t, dir, nil, true)
 	g.open("again", 1, 2, 3)
-	follow(t, c.ctx, s.client(t), "lines", "again", g.input("again")).await(t, "TASK_COMPLETED")
+	follow(c.ctx, t, s.client(t), "lines", "again", g.input("again")).await(t, "TASK_COMPLETED")
 	s.stop(t)
 
 	r.mu.Lock()
@@ -205,13 +209,13 @@ tasks:
 }
 
 // kubeconfig is one of a token.
-func kubeconfig(server, token string) string {
+func kubeconfig(server string, certificate []byte, token string) string {
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Config
-clusters: [{name: test, cluster: {server: %q}}]
+clusters: [{name: test, cluster: {server: %q, certificate-authority-data: %s}}]
 users: [{name: test, user: {token: %q}}]
 contexts: [{name: test, context: {cluster: test, user: test}}]
 current-context: test
-`, server, token)
+`, server, base64.StdEncoding.EncodeToString(certificate), token)
 }

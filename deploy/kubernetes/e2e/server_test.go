@@ -77,15 +77,15 @@ func TestClusterAServerInAPodEndsEachTaskOnceThroughCrashAndRestart(t *testing.T
 
 	// A task that is cancelled while it runs, in both ways of reporting.
 	for _, taskType := range []string{"lines", "report"} {
-		running := follow(t, d.ctx, c, taskType, "cancelled-"+taskType, g.input("cancelled-"+taskType))
+		running := follow(d.ctx, t, c, taskType, "cancelled-"+taskType, g.input("cancelled-"+taskType))
 		running.await(t, "step 1")
 		_, err := c.Cancel(d.ctx, running.task, "changed my mind")
 		must(t, err)
 		expect(t, "cancelled "+taskType, told(running.end(t)), "TASK_STARTED", steps(1), `TASK_CANCELLED {"reason":"changed my mind"`)
 	}
 
-	lines := follow(t, d.ctx, c, "lines", "lines", g.input("lines"))
-	report := follow(t, d.ctx, c, "report", "report", g.input("report"))
+	lines := follow(d.ctx, t, c, "lines", "lines", g.input("lines"))
+	report := follow(d.ctx, t, c, "report", "report", g.input("report"))
 	for _, f := range []*follower{lines, report} {
 		f.await(t, "step 1")
 	}
