@@ -60,7 +60,7 @@ func startServer(t *testing.T, dir string, files map[string]string, reports bool
 	var way *service
 	if reports {
 		way = serve(t)
-		args = append(args, "--worker-url", way.url())
+		args = append(args, "--worker-url", way.url(), "--http-allowed-hosts", os.Getenv(envAddress))
 	}
 	s := &local{process: exec.Command(build(t, "server", "cmd/taskbridge"), args...), ended: make(chan struct{})}
 	s.process.Stderr = &s.log
