@@ -146,9 +146,9 @@ func TestTemporalIsReachedOverMutualTLSWithAKey(t *testing.T) {
 	certFile, keyFile, _ := writeCertificate(t, folder(), 1)
 	ownFile, ownKeyFile, own := writeCertificate(t, folder(), 2)
 	strangeFile, strangeKeyFile, _ := writeCertificate(t, folder(), 3)
-	g := newGateway(t, backend, "the key", certFile, keyFile, own)
+	g := newGateway(t, backend, "the-key", certFile, keyFile, own)
 	keys := map[string]string{}
-	for name, content := range map[string]string{"right": "the key\n", "wrong": "another\n"} {
+	for name, content := range map[string]string{"right": "the-key\n", "wrong": "another\n"} {
 		keys[name] = filepath.Join(folder(), "key")
 		if err := os.WriteFile(keys[name], []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -201,7 +201,7 @@ func TestTemporalIsReachedOverMutualTLSWithAKey(t *testing.T) {
 			if err := s.end(); err != nil {
 				t.Error(err)
 			}
-			if log := s.log.String(); strings.Contains(log, "the key") || strings.Contains(log, "another\n") {
+			if log := s.log.String(); strings.Contains(log, "the-key") || strings.Contains(log, "another\n") {
 				t.Errorf("the log has the key:\n%s", log)
 			}
 		})
