@@ -2,6 +2,7 @@ package k8sjob
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,13 +62,15 @@ func TestADeletedJobCountsAsItWasLastSeen(t *testing.T) {
 
 func TestAJobThatItsCacheDoesNotHaveIsLookedForBeforeItsTaskEnds(t *testing.T) {
 	play(t, func(s *scene) {
-		away, there := true, true
+		var away, there atomic.Bool
+		away.Store(true)
+		there.Store(true)
 		name := jobName(defaultInstance, s.task.ID)
 		s.client.PrependReactor("get", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
 			switch {
-			case away:
+			case away.Load():
 				return true, nil, errFault
-			case there:
+			case there.Load():
 				return true, &batchv1.Job{ObjectMeta: metav1.ObjectMeta{
 					Name: name, Namespace: "ns", UID: "job", Annotations: map[string]string{annotationTaskID: s.task.ID, annotationTaskType: "work"},
 				}}, nil
@@ -75,18 +78,19 @@ func TestAJobThatItsCacheDoesNotHaveIsLookedForBeforeItsTaskEnds(t *testing.T) {
 			return false, nil, nil
 		})
 		s.watch(nil)
-		away = false
-		there = false
+		away.Store(false)
+		there.Store(false)
 		s.job(nil)
 		s.pod("p1", runs)
-		away, there = true, true
+		away.Store(true)
+		there.Store(true)
 		must(s.t, s.client.BatchV1().Jobs("ns").Delete(s.t.Context(), name, metav1.DeleteOptions{}))
 		s.pass(10 * time.Minute)
 		s.wantStream("STARTED") // the API server does not answer
-		away = false
+		away.Store(false)
 		s.pass(10 * time.Minute)
 		s.wantStream("STARTED") // it has the Job
-		there = false
+		there.Store(false)
 		s.pass(time.Minute)
 		s.wantStream("STARTED FAILED")
 	})

@@ -1,6 +1,7 @@
 package k8sjob
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,15 +61,15 @@ func TestOnlyTheLeaderActsAndWhoFollowsItGoesOn(t *testing.T) {
 func TestALeaderThatLosesItsLeaseStopsAndMayLeadAgain(t *testing.T) {
 	play(t, func(s *scene) {
 		s.says("p1", output{progress: 1, held: make(chan struct{})})
-		away := false
+		var away atomic.Bool
 		s.client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return away, nil, errFault
+			return away.Load(), nil, errFault
 		})
 		e := s.watch(elected("first"))
 		s.job(nil)
 		s.pod("p1", runs)
 		s.wantStream("STARTED p1:1")
-		away = true
+		away.Store(true)
 		s.pass(time.Minute)
 		if e.watcher.term() != nil {
 			s.t.Error("it acts without its lease")
@@ -77,7 +78,7 @@ func TestALeaderThatLosesItsLeaseStopsAndMayLeadAgain(t *testing.T) {
 		s.final(batchv1.JobComplete, "")
 		s.says("p1", output{progress: 2})
 		s.wantStream("STARTED p1:1")
-		away = false
+		away.Store(false)
 		s.pass(time.Minute)
 		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
 	})
@@ -86,9 +87,10 @@ func TestALeaderThatLosesItsLeaseStopsAndMayLeadAgain(t *testing.T) {
 func TestACloseInTheMiddleOfAnythingLosesNothing(t *testing.T) {
 	play(t, func(s *scene) {
 		s.says("p1", output{progress: 2})
-		failing := true
+		var failing atomic.Bool
+		failing.Store(true)
 		s.client.PrependReactor("patch", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return failing, nil, errFault
+			return failing.Load(), nil, errFault
 		})
 		restart := func() { s.close(s.watch(nil)) }
 		restart()
@@ -108,7 +110,7 @@ func TestACloseInTheMiddleOfAnythingLosesNothing(t *testing.T) {
 		restart()
 		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
 		s.wantRecorded(false)
-		failing = false
+		failing.Store(false)
 		restart()
 		s.wantStream("STARTED p1:1 p1:2 COMPLETED")
 		s.wantRecorded(true)
@@ -117,9 +119,10 @@ func TestACloseInTheMiddleOfAnythingLosesNothing(t *testing.T) {
 
 func TestAMarkThatFailsIsRepeated(t *testing.T) {
 	play(t, func(s *scene) {
-		failing := true
+		var failing atomic.Bool
+		failing.Store(true)
 		s.client.PrependReactor("patch", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return failing, nil, errFault
+			return failing.Load(), nil, errFault
 		})
 		s.watch(nil)
 		s.job(nil)
@@ -128,7 +131,7 @@ func TestAMarkThatFailsIsRepeated(t *testing.T) {
 		s.pass(time.Minute)
 		s.wantStream("STARTED COMPLETED")
 		s.wantRecorded(false)
-		failing = false
+		failing.Store(false)
 		s.pass(time.Minute)
 		s.wantRecorded(true)
 	})
@@ -136,9 +139,10 @@ func TestAMarkThatFailsIsRepeated(t *testing.T) {
 
 func TestAnApiServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	play(t, func(s *scene) {
-		away := true
+		var away atomic.Bool
+		away.Store(true)
 		s.client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return away, nil, errFault
+			return away.Load(), nil, errFault
 		})
 		s.job(nil)
 		s.pod("p1", ends(0, ""))
@@ -146,7 +150,7 @@ func TestAnApiServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 		s.watch(nil)
 		s.pass(5 * time.Minute)
 		s.wantStream("")
-		away = false
+		away.Store(false)
 		s.pass(2 * time.Minute)
 		s.wantStream("STARTED COMPLETED")
 	})
@@ -156,22 +160,22 @@ func TestALeaderThatFallsSilentIsFollowedAfterItsLease(t *testing.T) {
 	play(t, func(s *scene) {
 		held := make(chan struct{})
 		s.says("p1", output{progress: 2, held: held})
-		silent := false
+		var silent atomic.Bool
 		s.client.PrependReactor("update", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			lease := action.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
-			return silent && *lease.Spec.HolderIdentity != "second", nil, errFault
+			return silent.Load() && *lease.Spec.HolderIdentity != "second", nil, errFault
 		})
 		first := s.watch(elected("first"))
 		second := s.watch(elected("second"))
 		s.job(nil)
 		s.pod("p1", runs)
 		s.wantStream("STARTED p1:1 p1:2")
-		silent = true
+		silent.Store(true)
 		s.pass(25 * time.Second) // the lease is 15 s, and the second looks every 2 s or so
 		if first.watcher.term() != nil || second.watcher.term() == nil {
 			s.t.Error("the second does not lead, or the first still does")
 		}
-		silent = false
+		silent.Store(false)
 		close(held)
 		s.pod("p1", ends(0, ""))
 		s.final(batchv1.JobComplete, "")
