@@ -164,7 +164,7 @@ func (r *k8sjobRuntime) ask(ctx context.Context) (refused, err error) {
 	defer cancel()
 	err = r.CheckTemplates(ctx)
 	problems := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the parts are wanted, each by itself
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		problems = joined.Unwrap()
 	}
 	err = nil

@@ -152,7 +152,8 @@ func TestATemplateIsLookedAtOnceTheClusterIsBack(t *testing.T) {
 	tick()
 	tick() // taken, so the first one was in vain
 	api.away.Store(false)
-	for !tick() {
+	for ended := false; !ended; {
+		ended = tick()
 	}
 	if err := r.CheckHealth(t.Context()); err == nil || !strings.Contains(err.Error(), "spec.template: it has a flaw") {
 		t.Errorf("%v", err)

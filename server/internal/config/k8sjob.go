@@ -160,12 +160,7 @@ func readTemplates(file string, executors map[string]Executor, routes map[string
 
 // checkK8sJob refuses types that report to an address which no pod can reach.
 func (c *Config) checkK8sJob() error {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil || c.Worker.URL != "" {
-		return nil // and checkListen says what is wrong with it
-	}
-	address, err := netip.ParseAddr(host)
-	if host != "localhost" && (err != nil || !address.IsLoopback()) {
+	if c.Worker.URL != "" || !onLoopback(c.Listen) {
 		return nil
 	}
 	for _, taskType := range c.TaskTypes() {
@@ -175,4 +170,15 @@ func (c *Config) checkK8sJob() error {
 		}
 	}
 	return nil
+}
+
+// onLoopback reports whether the address, host:port, is one of loopback. What is wrong
+// with it says checkListen.
+func onLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil || host == "localhost" {
+		return err == nil
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
 }
