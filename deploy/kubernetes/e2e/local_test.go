@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ type local struct {
 	process *exec.Cmd
 	ended   chan struct{}
 	err     error
+	killed  atomic.Bool
 	log     lockedBuffer
 }
 
@@ -109,9 +111,16 @@ func (s *local) stop(t *testing.T) {
 		_ = s.process.Process.Kill()
 		<-s.ended
 	}
-	if s.err != nil {
+	if s.err != nil && !s.killed.Load() {
 		t.Errorf("the server ended with %v:\n%s", s.err, s.log.String())
 	}
+}
+
+// kill ends the server as a power cut would, and returns once it is gone.
+func (s *local) kill() {
+	s.killed.Store(true)
+	_ = s.process.Process.Kill() // it may have ended
+	<-s.ended
 }
 
 func (s *local) client(t *testing.T) *client.Client {
