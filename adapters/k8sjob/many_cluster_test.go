@@ -2,6 +2,7 @@ package k8sjob
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -41,9 +42,10 @@ func TestClusterTwoHundredJobsAtOnceHaveTwoHundredRightEnds(t *testing.T) {
 	counted := map[string]int{}
 	for i, task := range created {
 		row := b.row(task)
-		for err := error(nil); !row.Status.Terminal(); must(t, err) {
-			must(t, ctx.Err())
+		for !row.Status.Terminal() {
+			var err error
 			row, err = b.Query.GetTask(ctx, owner, task.ID, 10*time.Second)
+			must(t, errors.Join(err, ctx.Err()))
 		}
 		failure, _ := row.Failure()
 		result, _ := row.Result()
