@@ -192,6 +192,16 @@ bench: ## the benchmarks: a table, and bench-results/bench.json; more flags in A
 bench-asynq: redis ## the asynq adapter beside bare asynq; more flags in ARGS
 	@cd adapters/asynq && $(TESTENV) GOWORK=off $(GO) run ./internal/bench $(ARGS)
 
+.PHONY: bench-k8sjob
+bench-k8sjob: ## the Kubernetes Jobs adapter beside a bare watch, on a real cluster (10 min)
+	$(call on_cluster,bench-k8sjob-module)
+
+.PHONY: bench-k8sjob-module
+bench-k8sjob-module:
+	@cd adapters/k8sjob && for bench in Start=100x Requests=5x Caches=3x; do \
+		$(TESTENV) GOWORK=off $(GO) test -run '^$$' -bench "^BenchmarkCluster$${bench%=*}$$" -benchtime "$${bench#*=}" -timeout 20m . || exit 1; \
+	done
+
 .PHONY: soak
 soak: export TASKBRIDGE_TEMPORAL_DEVSERVER = $(TEMPORAL_DEVSERVER)
 soak: cc redis python temporal-devserver ## the long and random rest (build tag soak); SOAKTIME bounds each module

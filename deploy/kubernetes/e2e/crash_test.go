@@ -96,6 +96,7 @@ func (w *deadlyWay) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 }
 
 func TestClusterAServerThatIsKilledAtAnyRequestMakesOneJobThatEndsItsTaskOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.importImage(t, "example.test/crash:1", busybox("sh", "cat")...)
 	kind := func(method, end string) func(*http.Request) bool {

@@ -67,7 +67,7 @@ func TestAnInterruptedRunEndsItsCommandAndLetsTheNextOneStart(t *testing.T) {
 	if err := first.command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	_ = <-first.ended
+	<-first.ended
 	if code := first.command.ProcessState.ExitCode(); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit status %d after SIGTERM: %s", code, first.command.Stderr)
 	}
@@ -84,7 +84,7 @@ func TestTheNextRunRemovesWhatAKilledOneLeft(t *testing.T) {
 	if err := killed.command.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = <-killed.ended
+	<-killed.ended
 	if now := look(t); now.text == before.text {
 		t.Error("nothing is left by a killed cluster, so nothing would be proven")
 	}
