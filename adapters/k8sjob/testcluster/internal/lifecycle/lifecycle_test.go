@@ -67,7 +67,9 @@ func TestAnInterruptedRunEndsItsCommandAndLetsTheNextOneStart(t *testing.T) {
 	if err := first.command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	<-first.ended
+	if err := <-first.ended; err == nil {
+		t.Error("a cluster that is stopped ends as if its command had succeeded")
+	}
 	if code := first.command.ProcessState.ExitCode(); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit status %d after SIGTERM: %s", code, first.command.Stderr)
 	}
@@ -84,7 +86,9 @@ func TestTheNextRunRemovesWhatAKilledOneLeft(t *testing.T) {
 	if err := killed.command.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-killed.ended
+	if err := <-killed.ended; err == nil {
+		t.Error("a killed cluster ended by itself")
+	}
 	if now := look(t); now.text == before.text {
 		t.Error("nothing is left by a killed cluster, so nothing would be proven")
 	}
