@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -250,22 +251,32 @@ func TestClusterAJobOfAQueueIsLeftSuspendedUntilTheQueueLetsItGo(t *testing.T) {
 
 func TestClusterRunningWorkIsStoppedOnceHoweverOftenItIsAsked(t *testing.T) {
 	t.Parallel()
-	for name, steps := range map[string][]string{
-		"handles SIGTERM and fails": {"trap=143", "block"}, "handles SIGTERM and succeeds": {"trap=0", "block"},
-		"does nothing about SIGTERM": {"block"}, "ignores SIGTERM": {"ignore", "block"},
+	for name, test := range map[string]struct {
+		steps []string
+		how   string // a pattern
+	}{
+		"handles SIGTERM and fails":    {[]string{"progress=1", "trap=143", "block"}, `was ended by signal 15 \(SIGTERM\), exit status 143`},
+		"handles SIGTERM and succeeds": {[]string{"progress=1", "trap=0", "block"}, "ended with exit status 0"},
+		"does nothing about SIGTERM":   {[]string{"progress=1", "block"}, `ended with exit status 2|was ended by signal`},
+		"ignores SIGTERM":              {[]string{"progress=1", "ignore", "block"}, `was ended by signal 9 \(SIGKILL\), exit status 137`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
-			b := c.newBridge(bridgeOptions{types: c.newTypes(steps...)})
+			b := c.newBridge(bridgeOptions{types: c.newTypes(test.steps...)})
 			task := b.create("")
-			b.awaitStream(task, "STARTED")
+			b.awaitStream(task, "STARTED PROGRESS")
 			for range 3 {
 				b.cancel(task, "no longer needed")
 			}
 			row := b.wantCancelled(task, "no longer needed")
 			if row.Attempt != 1 {
 				t.Errorf("it had %d attempts", row.Attempt)
+			}
+			b.wantStream(task, "STARTED PROGRESS CANCELLED") // nothing is missing
+			pattern := `^\{"reason":"no longer needed","message":"the work was stopped: container \\"work\\" (` + test.how + `)"\}$`
+			if !regexp.MustCompile(pattern).Match(row.Terminal) {
+				t.Errorf("the end is %s, want %s", row.Terminal, pattern)
 			}
 			until(t, "no pod runs", func() bool {
 				for _, pod := range b.pods(task) {

@@ -46,6 +46,8 @@ type jobLevel struct {
 	created, started int64
 	deleting         bool
 	suspended        bool
+	// cancelled: a cancellation is noted on it, and it was told to stop.
+	cancelled bool
 	// waits is whether the cluster has taken notice of the suspension, and
 	// suspensionChanged when it last did, 0: the Job was never suspended.
 	waits             bool
@@ -70,6 +72,7 @@ func levelOfJob(job *batchv1.Job) *jobLevel {
 		started:   unix(job.Status.StartTime),
 		deleting:  job.DeletionTimestamp != nil,
 		suspended: job.Spec.Suspend != nil && *job.Spec.Suspend,
+		cancelled: job.Annotations[annotationCancelRequested] != "",
 		succeeded: job.Status.Succeeded,
 		failed:    job.Status.Failed,
 	}

@@ -95,6 +95,9 @@ func failed(failure taskbridge.Failure) taskbridge.Outcome {
 func failureOf(job *jobLevel, pod *podLevel) taskbridge.Failure {
 	switch job.reason {
 	case batchv1.JobReasonDeadlineExceeded:
+		if job.cancelled { // the deadline is that of runOut
+			return taskbridge.Failure{Code: CodeDeadlineExceeded, Message: stoppedWork(pod), Retryable: true}
+		}
 		return taskbridge.Failure{Code: CodeDeadlineExceeded, Message: sentence("the Job ran out of its time", job.message), Retryable: true}
 	case batchv1.JobReasonPodFailurePolicy:
 		return taskbridge.Failure{Code: CodePodFailurePolicy, Message: sentence("the Job's podFailurePolicy ended it", job.message)}
@@ -108,6 +111,15 @@ func failureOf(job *jobLevel, pod *podLevel) taskbridge.Failure {
 		Code: CodeBackoffLimitExceeded, Retryable: true,
 		Message: sentence("the Job failed, and nothing is known of its last pod", job.message),
 	}
+}
+
+// stoppedWork says how the work ended that was told to, as far as that is known.
+func stoppedWork(pod *podLevel) string {
+	const stopped = "the work was stopped"
+	if pod == nil || pod.end == nil || pod.end.init {
+		return stopped
+	}
+	return stopped + ": " + failureOfContainer(pod.end).Message
 }
 
 // failureOfPod says why a pod failed, if it tells.

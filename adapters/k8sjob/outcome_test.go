@@ -49,6 +49,8 @@ func exited(status int32, reason, message string) corev1.ContainerState {
 func TestTheOutcomeSaysWhatBecameOfTheJob(t *testing.T) {
 	complete := endedJobOf(batchv1.JobComplete, "CompletionsReached", "")
 	backoff := endedJobOf(batchv1.JobFailed, batchv1.JobReasonBackoffLimitExceeded, "Job has reached the specified backoff limit")
+	cancelled := endedJobOf(batchv1.JobFailed, batchv1.JobReasonDeadlineExceeded, "Job was active longer than specified deadline")
+	cancelled.Annotations = map[string]string{annotationCancelRequested: "2026-01-02T03:04:05Z"}
 	failure := func(code, message string, retryable bool) taskbridge.Outcome {
 		return failed(taskbridge.Failure{Code: code, Message: message, Retryable: retryable})
 	}
@@ -161,6 +163,17 @@ func TestTheOutcomeSaysWhatBecameOfTheJob(t *testing.T) {
 			job:  endedJobOf(batchv1.JobFailed, batchv1.JobReasonDeadlineExceeded, "Job was active longer than specified deadline"),
 			pod:  podOf(corev1.PodFailed, exited(143, "Error", "")),
 			want: failure(CodeDeadlineExceeded, "the Job ran out of its time: Job was active longer than specified deadline", true),
+		},
+		"deadline that is a cancellation's, and a signal": {
+			job: cancelled, pod: podOf(corev1.PodFailed, exited(143, "Error", "")),
+			want: failure(CodeDeadlineExceeded, `the work was stopped: container "work" was ended by signal 15 (SIGTERM), exit status 143`, true),
+		},
+		"deadline that is a cancellation's, and an exit": {
+			job: cancelled, pod: podOf(corev1.PodSucceeded, exited(0, "Completed", "")),
+			want: failure(CodeDeadlineExceeded, `the work was stopped: container "work" ended with exit status 0`, true),
+		},
+		"deadline that is a cancellation's, and nothing known": {
+			job: cancelled, want: failure(CodeDeadlineExceeded, "the work was stopped", true),
 		},
 		"failure policy": {
 			job:  endedJobOf(batchv1.JobFailed, batchv1.JobReasonPodFailurePolicy, "Container work for pod x failed with exit code 42 matching FailJob rule at index 0"),
