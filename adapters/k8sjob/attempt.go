@@ -29,7 +29,9 @@ type attempt struct {
 
 // hearing is how far the reading of an output has come, over all its tries.
 type hearing struct {
-	at      atomic.Int64 // when it last came further, Unix nanoseconds
+	// at is when it last came further, or was held up by the API server or the
+	// store, Unix nanoseconds.
+	at      atomic.Int64
 	ordinal atomic.Int64 // to which report
 }
 
@@ -142,14 +144,15 @@ func (t *term) readAgain(tr *track, a *attempt, now time.Time) (wait time.Durati
 }
 
 // await returns how long to wait for the attempt's output, 0: it is over. It is not
-// waited for when nothing of it was recorded for Options.OutputTimeout, or after the time hard
-// if that is set: then what was read so far is all.
+// waited for when nothing of it came for Options.OutputTimeout, though API server and
+// store answered, or after the time hard if that is set: then what was read so far is
+// all.
 func (t *term) await(ctx context.Context, tr *track, a *attempt, now, hard time.Time) (wait time.Duration, err error) {
-	if a.over || a.run == nil || a.reader == nil {
-		return 0, nil
-	}
 	if a.awaited.IsZero() {
 		a.awaited = now
+	}
+	if a.over || a.run == nil || a.reader == nil {
+		return t.prove(ctx, tr, a, now)
 	}
 	quiet := a.awaited
 	if heard := time.Unix(0, a.heard.at.Load()); heard.After(quiet) {
@@ -167,7 +170,7 @@ func (t *term) await(ctx context.Context, tr *track, a *attempt, now, hard time.
 	a.said = a.reader.said
 	if a.reader.err == nil {
 		a.over = true
-		return 0, nil
+		return t.prove(ctx, tr, a, now)
 	}
 	t.Logger.Error("a pod's output was not read to its end in time; what it still says is lost",
 		"taskId", tr.job.taskID, "pod", a.pod.name, "error", a.reader.err)
@@ -175,6 +178,25 @@ func (t *term) await(ctx context.Context, tr *track, a *attempt, now, hard time.
 		fmt.Sprintf("The output of pod %s was not read to its end in time. What it still says is lost.", a.pod.name))
 	a.over = err == nil
 	return 0, err
+}
+
+// prove tells that output may be missing if its pod was gone before it could be asked
+// how its container fared, and no cache knows of the container's end either: the API
+// server ends a log in the same way when it loses the node.
+func (t *term) prove(ctx context.Context, tr *track, a *attempt, now time.Time) (wait time.Duration, err error) {
+	if !a.said.Unproven {
+		return 0, nil
+	}
+	if end := a.pod.end; end == nil || end.init || end.reason == reasonUnknownStatus {
+		if wait = a.awaited.Add(behindLimit).Sub(now); wait > 0 && !t.departed(tr, a.pod) {
+			return wait, nil
+		}
+		if err := t.notice(ctx, tr, noticeLog, a.pod.created, taskbridge.LevelWarning, missingOutput); err != nil {
+			return 0, err
+		}
+	}
+	a.said.Unproven = false
+	return 0, nil
 }
 
 // close ends what the attempt has at work. It may be called again.
@@ -189,7 +211,7 @@ func (a *attempt) close() error {
 	return a.run.Close()
 }
 
-// heardRun notes how far the reading has come.
+// heardRun notes how far the reading has come, or what holds it up.
 type heardRun struct {
 	taskbridge.NumberedRun
 	clock taskbridge.Clock
@@ -203,12 +225,18 @@ func (r *heardRun) Report(ctx context.Context, reports []taskbridge.Report) (tas
 		return taskbridge.Reported{}, ctx.Err()
 	}
 	reported, err := r.NumberedRun.Report(ctx, reports)
+	if err != nil && ctx.Err() == nil {
+		r.hold() // the store is away, or nothing more is recorded anyway
+	}
 	if n := len(reports); err == nil && n > 0 && reports[n-1].Ordinal > r.heard.ordinal.Load() {
 		r.heard.ordinal.Store(reports[n-1].Ordinal)
 		r.heard.at.Store(r.clock.Now().UnixNano())
 	}
 	return reported, err
 }
+
+// hold notes that the reading could not come further now.
+func (r *heardRun) hold() { r.heard.at.Store(r.clock.Now().UnixNano()) }
 
 // unstartedRun is of work that ended before anybody could start it: its output is read
 // for the result, and no reports of it are recorded.

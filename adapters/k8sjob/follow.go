@@ -34,9 +34,13 @@ func (e *Executor) follow(ctx context.Context, pod *corev1.Pod, container string
 			cancel() // a quiet log would be read on
 		}
 	})
+	var away func()
+	if heard, is := run.(*heardRun); is {
+		away = heard.hold
+	}
 	end, err := podlog.Follow(ctx, podlog.Source{
 		Client: e.Client, Namespace: pod.Namespace, Pod: pod.Name, UID: pod.UID, Container: container, Created: pod.CreationTimestamp.Time,
-	}, podlog.Options{Clock: e.Clock, Logger: logger}, func(line podlog.Line) error { return l.line(ctx, line) })
+	}, podlog.Options{Patience: e.OutputTimeout, Away: away, Clock: e.Clock, Logger: logger}, func(line podlog.Line) error { return l.line(ctx, line) })
 	if err == nil {
 		err = l.end(ctx, end)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ type spoken struct {
 	executor  *Executor
 	taskID    string
 	log       *logBuffer
+	status    atomic.Int64 // with which the log is refused, if it is not 0
+	server    *httptest.Server
 }
 
 // newSpoken makes one that has said the lines.
@@ -43,11 +46,16 @@ func newSpoken(t *testing.T, limits taskbridge.Limits, lines ...string) *spoken 
 			{Name: "work", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
 		}},
 	}
+	s := &spoken{t: t, pod: pod, store: memory.NewStore(memory.Options{}), log: &logBuffer{}}
 	var log strings.Builder
 	for i, line := range lines {
 		fmt.Fprintf(&log, "%s %s\n", pod.CreationTimestamp.Add(time.Duration(i)*time.Microsecond).UTC().Format(time.RFC3339Nano), line)
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status := s.status.Load(); status != 0 && strings.HasSuffix(r.URL.Path, "/log") {
+			w.WriteHeader(int(status))
+			return
+		}
 		if strings.HasSuffix(r.URL.Path, "/log") {
 			_, _ = w.Write([]byte(log.String()))
 			return
@@ -55,11 +63,10 @@ func newSpoken(t *testing.T, limits taskbridge.Limits, lines ...string) *spoken 
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(pod)
 	}))
-	t.Cleanup(server.Close)
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	t.Cleanup(s.server.Close)
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: s.server.URL})
 	must(t, err)
 	t.Cleanup(func() { closeConnections(client) })
-	s := &spoken{t: t, pod: pod, store: memory.NewStore(memory.Options{}), log: &logBuffer{}}
 	s.lifecycle, err = taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{
 		Stores: taskbridge.Stores{Tasks: s.store, Events: s.store}, Limits: limits,
 	})
@@ -207,6 +214,68 @@ func TestReadingEndsWhenNothingMoreCanBeRecorded(t *testing.T) {
 	if _, err := s.executor.follow(t.Context(), s.pod, "work", TypeOptions{}, run); !errors.Is(err, taskbridge.ErrTaskFinished) {
 		t.Errorf("the error is %v", err)
 	}
+}
+
+// leaping is a clock whose timers fire at once, after the time has passed.
+type leaping struct {
+	taskbridge.SystemClock
+	passed atomic.Int64
+}
+
+func (c *leaping) Now() time.Time { return time.Unix(0, c.passed.Load()) }
+
+func (c *leaping) NewTimer(d time.Duration) taskbridge.Timer {
+	c.passed.Add(int64(d))
+	return taskbridge.SystemClock{}.NewTimer(0)
+}
+
+func TestALogThatTheNodeDoesNotHandOutIsGivenUpAfterTheOutputTimeout(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		status  int64
+		atLeast time.Duration
+	}{
+		"it cannot now": {http.StatusInternalServerError, 20 * time.Minute}, "it has none": {http.StatusNotFound, 5 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, clock := newSpoken(t, taskbridge.Limits{}, "hello"), &leaping{}
+			s.status.Store(test.status)
+			s.executor.Clock, s.executor.OutputTimeout = clock, 20*time.Minute
+			if heard := s.follow(TypeOptions{}); heard.Complete || !heard.Lost {
+				t.Errorf("what was said is %+v", heard)
+			}
+			if passed := time.Duration(clock.passed.Load()); passed < test.atLeast || passed > test.atLeast+time.Minute {
+				t.Errorf("given up after %s, want %s", passed, test.atLeast)
+			}
+			s.wantStream(`MESSAGE {"message":"` + missingOutput + `","level":"warning"}`)
+		})
+	}
+}
+
+func TestWhatHoldsUpTheReadingOfAnOutputIsNoted(t *testing.T) {
+	t.Parallel()
+	s, clock := newSpoken(t, taskbridge.Limits{}, "hello"), &leaping{}
+	clock.passed.Store(1)
+	heard := &hearing{}
+	run := &heardRun{&flaky{NumberedRun: s.join(), calls: 1}, clock, heard, false}
+	if _, err := run.Report(t.Context(), []taskbridge.Report{{Ordinal: 1, Progress: &taskbridge.Progress{}}}); !errors.Is(err, errAway) || heard.at.Load() != 1 {
+		t.Errorf("a store that is away is noted at %d, %v", heard.at.Load(), err)
+	}
+
+	s.executor.Clock = clock
+	s.server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		if _, err := s.executor.follow(ctx, s.pod, "work", TypeOptions{}, run); !errors.Is(err, context.Canceled) {
+			t.Errorf("the error is %v", err)
+		}
+	})
+	until(t, "that the API server is away is noted again and again", func() bool { return heard.at.Load() > int64(20*time.Second) })
+	cancel()
+	reading.Wait()
 }
 
 // flaky fails every other report, half of them after it was recorded.

@@ -55,8 +55,10 @@ type Options struct {
 	// default 3 s. The reconciler goes on with what was not created in time.
 	CreateTimeout time.Duration
 	// OutputTimeout is for how long the end of a task waits for output of its pod of
-	// which nothing comes any more; default 1 min. Then what was read is all, and a
-	// warning in the stream tells of it.
+	// which nothing comes, since the node does not hand it out; default 2 min. (A
+	// quarter of it where the node says that it has none.) Then what was read is all,
+	// and a warning in the stream tells of it. While the API server or the store does
+	// not answer the time does not run.
 	OutputTimeout time.Duration
 
 	Clock  taskbridge.Clock
@@ -145,7 +147,7 @@ type TypeOptions struct {
 const (
 	defaultInstance       = "taskbridge"
 	defaultCreateTimeout  = 3 * time.Second
-	defaultOutputTimeout  = time.Minute
+	defaultOutputTimeout  = 2 * time.Minute
 	defaultEnvInputLimit  = 4 << 10
 	maxEnvInputLimit      = 32 << 10
 	defaultPendingTimeout = 10 * time.Minute

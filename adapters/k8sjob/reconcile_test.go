@@ -136,6 +136,54 @@ func TestOutputOfWhichNothingComesIsNotWaitedForForEver(t *testing.T) {
 	})
 }
 
+func TestOutputIsWaitedForWhileTheAPIServerIsAway(t *testing.T) {
+	play(t, func(s *scene) {
+		s.says("p1", output{progress: 1, away: 10 * defaultOutputTimeout, said: said{Result: []byte("7")}})
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", runs)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.pass(9 * defaultOutputTimeout)
+		s.wantStream("STARTED p1:1")
+		s.pass(2 * defaultOutputTimeout)
+		s.wantStream("STARTED p1:1 COMPLETED")
+		if result, _ := s.row().Result(); string(result) != "7" {
+			s.t.Errorf("the result is %s", result)
+		}
+	})
+}
+
+func TestOutputWhosePodWasGoneIsWholeIfItsContainerHadEnded(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(*corev1.Pod) // the last that is seen of the pod
+		want string
+	}{
+		"it had":            {ends(143, ""), "STARTED p1:1 FAILED"},
+		"its node was lost": {func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodFailed }, "STARTED p1:1 warning FAILED"},
+		"its node does not know": {func(pod *corev1.Pod) {
+			ends(137, "")(pod)
+			pod.Status.ContainerStatuses[0].State.Terminated.Reason = reasonUnknownStatus
+		}, "STARTED p1:1 warning FAILED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(s *scene) {
+				s.says("p1", output{progress: 1, said: said{Unproven: true}})
+				s.watch(nil)
+				s.watch(nil)
+				s.job(nil)
+				s.pod("p1", runs)
+				s.wantStream("STARTED p1:1")
+				s.pod("p1", test.end)
+				s.deletePod("p1")
+				s.final(batchv1.JobFailed, batchv1.JobReasonDeadlineExceeded)
+				s.pass(time.Minute)
+				s.wantStream(test.want)
+			})
+		})
+	}
+}
+
 func TestAReadingThatFailsIsRepeatedAndGivenUpInTheEnd(t *testing.T) {
 	play(t, func(s *scene) {
 		s.says("p1", output{progress: 2, err: errFault})

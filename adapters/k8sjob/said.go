@@ -19,6 +19,9 @@ type said struct {
 	Tail     string              // the last lines that were no reports
 	Lost     bool                // something may be missing
 	Complete bool                // the container has ended, and its output was read to the end
+	// Unproven: it is complete if the container is known to have ended, else something
+	// may be missing. Its pod was gone before it could be asked.
+	Unproven bool
 }
 
 // listener takes the lines of a pod's output. Its reports depend on the lines alone,
@@ -101,19 +104,22 @@ func (l *listener) warn(ctx context.Context, ordinal int64, reason error) error 
 	})
 }
 
+// missingOutput is what a client is told, once a pod.
+const missingOutput = "Some of the pod's output may be missing: it was gone before it could be read."
+
 // lose tells the client that something may be missing, once.
 func (l *listener) lose(ctx context.Context) error {
 	if l.Lost {
 		return nil
 	}
 	l.Lost = true
-	return l.outbox.put(ctx, item{notice: "Some of the pod's output may be missing: it was gone before it could be read."})
+	return l.outbox.put(ctx, item{notice: missingOutput})
 }
 
 // end takes how far the output was read.
 func (l *listener) end(ctx context.Context, end podlog.End) error {
-	l.Complete = end.Complete
-	if end.Lost || !end.Complete {
+	l.Complete, l.Unproven = end.Complete, end.Closed && !end.Lost
+	if end.Lost || !end.Complete && !end.Closed {
 		return l.lose(ctx)
 	}
 	return nil

@@ -49,6 +49,7 @@ type scene struct {
 type output struct {
 	progress int // reports of progress, of 1, 2, … percent
 	said     said
+	away     time.Duration // for how long the API server does not answer, after the reports
 	held     chan struct{} // nil, or closed when the output ends
 	err      error         // of its reading, after the reports
 }
@@ -188,6 +189,12 @@ func (s *scene) follow(ctx context.Context, pod *corev1.Pod, _ string, _ TypeOpt
 		report := taskbridge.Report{Ordinal: int64(i + 1), Progress: &taskbridge.Progress{Percent: float64(i + 1), Message: pod.Name}}
 		if _, err := run.Report(ctx, []taskbridge.Report{report}); err != nil {
 			return said{}, err
+		}
+	}
+	for back := time.Now().Add(output.away); time.Now().Before(back); {
+		run.(*heardRun).hold()
+		if err := sleep(ctx, taskbridge.SystemClock{}, 10*time.Second); err != nil {
+			return said{Tail: "as far as it was read"}, err
 		}
 	}
 	if output.held != nil {

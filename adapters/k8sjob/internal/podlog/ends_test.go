@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,82 @@ func TestAPodThatIsGoneEndsTheReading(t *testing.T) {
 	n.deleted = true
 	if lines, end := read(t, n, Options{}); len(lines) != 100 || end.Complete {
 		t.Errorf("%d lines, %+v", len(lines), end)
+	}
+}
+
+// What is asked after a pod went is the API server, which cannot tell a log that was
+// cut by the node's loss from one that has ended.
+func TestHowTheLogEndedTellsWhetherItWasWholeWhenThePodIsGone(t *testing.T) {
+	t.Parallel()
+	// script is what goes wrong, one after the other, at requests and after bursts;
+	// with the last of it the pod goes, if it goes then.
+	script := func(n *node, goes bool, faults ...fault) {
+		n.fault = func(*rand.Rand) fault {
+			if len(faults) == 0 {
+				return none
+			}
+			next := faults[0]
+			faults = faults[1:]
+			n.deleted = n.deleted || goes && len(faults) == 0
+			return next
+		}
+	}
+	for name, test := range map[string]struct {
+		change func(*node)
+		lines  int // fewest
+		want   End
+	}{
+		"it ended, and the pod went at once":            {func(*node) {}, 101, End{Closed: true}},
+		"it ended, the container had, and the pod went": {func(n *node) { n.looks = 1 }, 101, End{Complete: true}},
+		"it ended, the container seemed to run still, and the pod went": {
+			func(n *node) { n.looks, n.lag = 1, 1 }, 101, End{Closed: true},
+		},
+		"it ended, the container had, the node was away, and the pod went": {
+			func(n *node) {
+				n.looks = 2
+				script(n, true, append(make([]fault, 102), says500)...)
+			}, 100, End{},
+		},
+		"its connection was reset, and the pod went": {func(n *node) { script(n, true, none, none, none, reset) }, 0, End{}},
+		"it was cut unseen, the node was away, and the pod went": {
+			func(n *node) { script(n, true, none, none, none, ends, says500) }, 1, End{},
+		},
+		"the kubelet wrote that it cannot go on, and the pod went": {func(n *node) { script(n, true, none, none, none, saysText) }, 1, End{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, 1, progress(100, every(time.Millisecond)))
+			n.remnant, n.vanishes = created.Add(time.Minute).Format(time.RFC3339Nano)+" the end", true
+			n.burst = 1
+			test.change(n)
+			lines, end := read(t, n, Options{})
+			if end != test.want || len(lines) < test.lines || test.lines < 101 && len(lines) > 100 {
+				t.Errorf("%d lines, %+v, want %d, %+v", len(lines), end, test.lines, test.want)
+			}
+		})
+	}
+}
+
+func TestItIsToldThatTheAPIServerIsAway(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1, progress(10, every(time.Millisecond)))
+	n.hangs = 1
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	count, away := 0, 0
+	_, err := Follow(ctx, n.source(), Options{RetryFirst: time.Microsecond, Away: func() {
+		if away++; away == 3 {
+			cancel()
+		}
+	}}, func(Line) error {
+		if count++; count == 10 {
+			n.server.CloseClientConnections()
+			n.server.Listener.Close()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || away != 3 {
+		t.Errorf("told %d times, %v", away, err)
 	}
 }
 

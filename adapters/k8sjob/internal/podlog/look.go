@@ -3,6 +3,7 @@ package podlog
 import (
 	"context"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,14 +21,22 @@ const (
 	gone   // the pod is
 )
 
+// lookTimeout is how long the API server may take to say what has become of a pod.
+const lookTimeout = 30 * time.Second
+
 // look asks for the container's state. That a connection has ended says nothing of it.
 func (f *follower) look(ctx context.Context) state {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	pod, err := f.Client.CoreV1().Pods(f.Namespace).Get(ctx, f.Pod, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return gone
 	case err != nil:
 		f.Logger.Debug("pod not found out about", "error", err)
+		if f.Away != nil {
+			f.Away()
+		}
 		return unknown
 	case pod.UID != f.UID:
 		return gone

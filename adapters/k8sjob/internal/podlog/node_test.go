@@ -43,7 +43,12 @@ type node struct {
 	asked   int // requests for the log
 	looked  int // requests for the pod
 	deleted bool
-	remnant string // what the container says last, without a line end
+	// vanishes: the pod is deleted, and its log with it, once that was read to its
+	// end by a follower and the pod was looked at so often since.
+	vanishes bool
+	looks    int
+	read     bool   // to its end, by a follower
+	remnant  string // what the container says last, without a line end
 
 	// skip: after the first of these lines the file is replaced twice while nobody
 	// reads, so that the second is next.
@@ -118,9 +123,13 @@ func (n *node) servePod(w http.ResponseWriter) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.looked++
+	n.vanish()
 	if n.deleted {
 		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound)
 		return
+	}
+	if n.read {
+		n.looks--
 	}
 	status := corev1.ContainerStatus{Name: "work", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
 	if n.written == len(n.entries) {
@@ -134,6 +143,11 @@ func (n *node) servePod(w http.ResponseWriter) {
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: n.uid},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{status}},
 	})
+}
+
+// vanish deletes the pod if that is due.
+func (n *node) vanish() {
+	n.deleted = n.deleted || n.vanishes && n.read && n.looks <= 0
 }
 
 func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
@@ -165,6 +179,10 @@ func (n *node) serveLog(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	follow := query.Get("follow") == "true"
+	if n.vanish(); n.deleted && n.vanishes {
+		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound)
+		return
+	}
 	if n.refused && !follow {
 		refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
 		return
@@ -213,6 +231,7 @@ func (n *node) serveLog(w http.ResponseWriter, r *http.Request) {
 			n.mu.Lock()
 			return
 		}
+		n.read = follow && n.written == len(n.entries)
 		if !follow || n.written == len(n.entries) {
 			if n.written == len(n.entries) {
 				_, _ = w.Write([]byte(n.remnant))

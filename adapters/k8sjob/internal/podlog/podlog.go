@@ -39,8 +39,10 @@ type Options struct {
 	// for in vain while the API server answers; default 2 min, and a quarter of it
 	// where the answer is that there is none.
 	Patience time.Duration
-	Clock    taskbridge.Clock
-	Logger   *slog.Logger // nil: discarded
+	// Away, if it is set, is called each time that the API server did not answer.
+	Away   func()
+	Clock  taskbridge.Clock
+	Logger *slog.Logger // nil: discarded
 }
 
 // Line is one line of output, standard output and error together.
@@ -66,6 +68,11 @@ type End struct {
 	// Complete: the container has ended, and what there was of its output was read.
 	// Otherwise the pod, or what the node had of it, was gone before.
 	Complete bool
+	// Closed, where Complete is false: the log had ended as it does with the
+	// container, and then the pod was gone before it could be asked. If the container
+	// is known to have ended, all was read. (The API server ends a log in the same way
+	// when it loses the node.)
+	Closed bool
 	// Lost: something may be missing, at the end or before a line that said so.
 	Lost bool
 }
@@ -109,6 +116,9 @@ type follower struct {
 	position *position
 	lost     bool
 	pause    time.Duration
+	// closed is the last answer of a follower, if that has ended by itself and
+	// nothing was heard since but that there is no log.
+	closed *result
 	// checked is when the connection was last given up because of a gap.
 	checked time.Time
 }
@@ -121,16 +131,21 @@ func (f *follower) follow(ctx context.Context) (End, error) {
 			return End{Lost: f.lost}, err
 		}
 		f.tell(got)
+		f.close(got, true)
 		if got.again {
 			continue
 		}
-		switch f.look(ctx) {
+		state := f.look(ctx)
+		switch state {
 		case gone:
-			return End{Lost: f.lost}, nil
+			return f.vanished(End{Closed: f.closed != nil, Lost: f.lost})
 		case unborn:
 			return End{Complete: true, Lost: f.lost}, nil
 		case ended:
 			return f.finish(ctx)
+		}
+		if got.fault != nil {
+			f.closed = nil
 		}
 		if err := f.rest(ctx, got.fresh > 0); err != nil {
 			return End{Lost: f.lost}, err
@@ -155,6 +170,7 @@ func (f *follower) finish(ctx context.Context) (End, error) {
 			return End{Lost: f.lost}, err
 		}
 		f.tell(got)
+		f.close(got, false)
 		now := f.Clock.Now()
 		switch {
 		case got.fault != nil:
@@ -165,6 +181,9 @@ func (f *follower) finish(ctx context.Context) (End, error) {
 			patience := f.Patience
 			if got.refused {
 				patience /= 4
+			}
+			if state == gone && f.closed != nil {
+				return f.vanished(End{Complete: true, Lost: f.lost})
 			}
 			if state == gone || now.Sub(failing) >= patience {
 				f.Logger.Warn("log of a container that has ended not read to its end", "error", got.fault)
@@ -188,6 +207,25 @@ func (f *follower) finish(ctx context.Context) (End, error) {
 			return End{Lost: f.lost}, err
 		}
 	}
+}
+
+// close notes whether a log has ended by itself. What says so is the answer to one who
+// follows: the kubelet ends it once the container has, and all was sent.
+func (f *follower) close(got result, following bool) {
+	switch {
+	case following && got.fault == nil && !got.again:
+		f.closed = &got
+	case got.fresh > 0 || got.fault != nil && !got.refused:
+		f.closed = nil
+	}
+}
+
+// vanished is the end where the pod is gone: nobody will say more of the last line.
+func (f *follower) vanished(end End) (End, error) {
+	if f.closed == nil {
+		return end, nil
+	}
+	return end, f.last(*f.closed)
 }
 
 // last passes on what follows the last line end.
