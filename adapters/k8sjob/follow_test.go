@@ -33,7 +33,7 @@ type spoken struct {
 	taskID    string
 	log       *logBuffer
 	status    atomic.Int64 // with which the log is refused, if it is not 0
-	server    *httptest.Server
+	down      atomic.Bool  // the pod is refused with it, too
 }
 
 // newSpoken makes one that has said the lines.
@@ -51,8 +51,8 @@ func newSpoken(t *testing.T, limits taskbridge.Limits, lines ...string) *spoken 
 	for i, line := range lines {
 		fmt.Fprintf(&log, "%s %s\n", pod.CreationTimestamp.Add(time.Duration(i)*time.Microsecond).UTC().Format(time.RFC3339Nano), line)
 	}
-	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status := s.status.Load(); status != 0 && strings.HasSuffix(r.URL.Path, "/log") {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status := s.status.Load(); status != 0 && (strings.HasSuffix(r.URL.Path, "/log") || s.down.Load()) {
 			w.WriteHeader(int(status))
 			return
 		}
@@ -63,8 +63,8 @@ func newSpoken(t *testing.T, limits taskbridge.Limits, lines ...string) *spoken 
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(pod)
 	}))
-	t.Cleanup(s.server.Close)
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: s.server.URL})
+	t.Cleanup(server.Close)
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL, QPS: -1})
 	must(t, err)
 	t.Cleanup(func() { closeConnections(client) })
 	s.lifecycle, err = taskbridge.NewLocalLifecycle(taskbridge.LifecycleOptions{
@@ -264,7 +264,8 @@ func TestWhatHoldsUpTheReadingOfAnOutputIsNoted(t *testing.T) {
 	}
 
 	s.executor.Clock = clock
-	s.server.Close()
+	s.status.Store(http.StatusInternalServerError)
+	s.down.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var reading sync.WaitGroup
