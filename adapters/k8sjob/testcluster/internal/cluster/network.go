@@ -71,7 +71,8 @@ func routed(p netip.Prefix, routes []netlink.Route) bool {
 	return false
 }
 
-// connect makes the bridge with its two addresses.
+// connect makes the bridge with its two addresses. The bridge plugin looks at the first
+// one, and connects no pod if that is not the gateway's.
 func (n network) connect() error {
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name = bridge
@@ -79,8 +80,8 @@ func (n network) connect() error {
 	if err := netlink.LinkAdd(link); err != nil {
 		return fmt.Errorf("make the bridge %s: %w", bridge, err)
 	}
-	for address, bits := range map[netip.Addr]int{n.Node: n.Pods.Bits(), n.API: 32} {
-		ip := &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(bits, 32)}
+	for _, address := range []netip.Prefix{netip.PrefixFrom(n.Node, n.Pods.Bits()), netip.PrefixFrom(n.API, 32)} {
+		ip := &net.IPNet{IP: address.Addr().AsSlice(), Mask: net.CIDRMask(address.Bits(), 32)}
 		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ip}); err != nil {
 			return fmt.Errorf("give %s the address %s: %w", bridge, ip, err)
 		}
