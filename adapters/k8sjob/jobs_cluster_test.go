@@ -255,10 +255,10 @@ func TestClusterRunningWorkIsStoppedOnceHoweverOftenItIsAsked(t *testing.T) {
 		steps []string
 		how   string // a pattern
 	}{
-		"handles SIGTERM and fails":    {[]string{"progress=1", "trap=143", "block"}, `was ended by signal 15 \(SIGTERM\), exit status 143`},
-		"handles SIGTERM and succeeds": {[]string{"progress=1", "trap=0", "block"}, "ended with exit status 0"},
+		"handles SIGTERM and fails":    {[]string{"trap=143", "progress=1", "block"}, `was ended by signal 15 \(SIGTERM\), exit status 143`},
+		"handles SIGTERM and succeeds": {[]string{"trap=0", "progress=1", "block"}, "ended with exit status 0"},
 		"does nothing about SIGTERM":   {[]string{"progress=1", "block"}, `ended with exit status 2|was ended by signal`},
-		"ignores SIGTERM":              {[]string{"progress=1", "ignore", "block"}, `was ended by signal 9 \(SIGKILL\), exit status 137`},
+		"ignores SIGTERM":              {[]string{"ignore", "progress=1", "block"}, `was ended by signal 9 \(SIGKILL\), exit status 137`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
