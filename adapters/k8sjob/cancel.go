@@ -41,7 +41,7 @@ func (e *Executor) jobOf(ctx context.Context, task taskbridge.Task) (*batchv1.Jo
 	namespace := cmp.Or(e.Types[task.Type].Namespace, e.Namespace)
 	job, err := e.Client.BatchV1().Jobs(namespace).Get(ctx, jobName(e.Instance, task.ID), metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err), err == nil && !e.owns(job, task.ID):
+	case notThere(err), err == nil && !e.owns(job, task.ID):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("get the Job: %w", err)
@@ -86,6 +86,12 @@ func (e *Executor) settleCancelled(ctx context.Context, task taskbridge.Task, me
 		return nil
 	}
 	return fmt.Errorf("record the end: %w", err) // the next inspection ends it
+}
+
+// notThere reports whether the API server says that an object is not there. What a
+// proxy before it says, which may not find the API server, proves nothing.
+func notThere(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }
 
 // gone says that a request was for a Job that is not there any more.
@@ -236,7 +242,7 @@ func (e *Executor) awaitGone(ctx context.Context, job *batchv1.Job) (bool, error
 	for pause := 15 * time.Millisecond; pause < 500*time.Millisecond; pause *= 2 {
 		live, err := e.Client.BatchV1().Jobs(job.Namespace).Get(ctx, job.Name, metav1.GetOptions{})
 		switch {
-		case apierrors.IsNotFound(err), err == nil && live.UID != job.UID:
+		case notThere(err), err == nil && live.UID != job.UID:
 			return true, nil
 		case err != nil:
 			return false, fmt.Errorf("look whether the Job is gone: %w", err)

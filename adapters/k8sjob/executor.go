@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
+	"sync"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
@@ -23,8 +24,10 @@ type Executor struct {
 
 	templates map[string]*jobTemplate
 	notices   taskbridge.NumberedNoticer
-	began     time.Time // when it was made
 	watcher   *watcher
+
+	mu    sync.Mutex
+	ended map[types.UID]sight // by inspections
 }
 
 var (
@@ -64,7 +67,7 @@ func newExecutor(opts Options) (*Executor, error) {
 		return nil, fmt.Errorf("k8sjob: %w", err)
 	}
 	return &Executor{
-		Options: opts, templates: templates, notices: opts.Lifecycle.(taskbridge.NumberedNoticer), began: opts.Clock.Now(),
+		Options: opts, templates: templates, notices: opts.Lifecycle.(taskbridge.NumberedNoticer), ended: map[types.UID]sight{},
 	}, nil
 }
 

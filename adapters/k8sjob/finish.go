@@ -44,7 +44,7 @@ func (t *term) finish(ctx context.Context, tr *track, pods []*podLevel, now time
 				return err
 			}
 		}
-		outcome := ofIntent(row, tr.job.finished, outcomeOf(tr.job, pod, output, t.limits(tr.job).TailLines))
+		outcome := ofIntent(row, tr.job, outcomeOf(tr.job, pod, output, t.limits(tr.job).TailLines))
 		if err := t.settle(ctx, tr, outcome); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -23,7 +22,7 @@ func (t *term) missing(ctx context.Context, key string) error {
 	if tr == nil {
 		return nil // nothing was ever seen of it
 	}
-	if tr.job == nil || tr.recorded || !tr.job.ours() {
+	if tr.job == nil || tr.recorded || !tr.job.ours(t.Instance) {
 		t.forget(tr)
 		return nil
 	}
@@ -45,7 +44,7 @@ func (t *term) missing(ctx context.Context, key string) error {
 	case err == nil:
 		t.forget(tr) // made anew: its own look comes with its event
 		return nil
-	case !apierrors.IsNotFound(err):
+	case !notThere(err):
 		return fmt.Errorf("look for the Job: %w", err)
 	}
 	return t.deleted(ctx, tr, row, now)
@@ -69,12 +68,12 @@ func (t *term) deleted(ctx context.Context, tr *track, row taskbridge.Task, now 
 		var outcome taskbridge.Outcome
 		switch {
 		case tr.job.final != "":
-			outcome = ofIntent(row, tr.job.finished, outcomeOf(tr.job, pod, output, t.limits(tr.job).TailLines))
+			outcome = ofIntent(row, tr.job, outcomeOf(tr.job, pod, output, t.limits(tr.job).TailLines))
 		case row.Submission.State != taskbridge.SubmissionRecorded && row.Attempt == 0 && pod == nil && row.Cancellation.RequestedAt.IsZero():
 			t.forget(tr) // who submits it asks for it, and submits it again
 			return nil
 		default:
-			outcome = ofIntent(row, 0, failed(taskbridge.Failure{
+			outcome = ofIntent(row, nil, failed(taskbridge.Failure{
 				Code: CodeDeleted, Retryable: true,
 				Message: withTail("the Job was deleted before it ended", tailOf(pod, output, t.limits(tr.job).TailLines)),
 			}))

@@ -3,16 +3,28 @@ package k8sjob
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
 
-// endTime is for how long the end of a Job is left to whoever watches, who reads
-// what its pod said: from when it ended, or this process began to watch.
-const endTime = 5 * time.Minute
+const (
+	// endTime is for how long the end of a Job is left to whoever watches, who reads
+	// what its pod said: from when it was seen here first. Since nothing may have been
+	// seen by anybody meanwhile, it is to be seen endSights times, with endPause between.
+	endTime, endPause = 5 * time.Minute, 30 * time.Second
+	endSights         = 3
+)
+
+// sight is what inspections saw of a Job that has ended and whose end is not recorded.
+type sight struct {
+	first, last time.Time
+	times       int
+}
 
 // InspectTask asks the API server for the task's Job, and for its pods where it has
 // ended. A Job that has ended is "running" while its end is about to be recorded.
@@ -52,7 +64,7 @@ func missing(task taskbridge.Task) taskbridge.Inspection {
 		return known(taskbridge.InspectionAbsent)
 	}
 	outcome := failed(taskbridge.Failure{Code: CodeDeleted, Message: "the Job was deleted before it ended", Retryable: true})
-	return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, 0, outcome)}
+	return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, nil, outcome)}
 }
 
 func (e *Executor) inspectJob(ctx context.Context, task taskbridge.Task, job *batchv1.Job) (taskbridge.Inspection, error) {
@@ -66,7 +78,7 @@ func (e *Executor) inspectJob(ctx context.Context, task taskbridge.Task, job *ba
 			return taskbridge.Inspection{}, err
 		}
 		outcome := outcomeOf(level, lastPod(level, pods), said{}, e.Types[task.Type].TailLines)
-		return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, level.finished, outcome)}, nil
+		return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, level, outcome)}, nil
 	case level.final != "" || level.deleting || task.Attempt > 0 || value(job.Status.Ready) > 0 || level.succeeded > 0 || level.failed > 0:
 		return known(taskbridge.InspectionRunning), nil
 	}
@@ -78,11 +90,21 @@ func (e *Executor) inspectJob(ctx context.Context, task taskbridge.Task, job *ba
 	return known(taskbridge.InspectionWaiting), nil
 }
 
-// unattended reports whether a Job ended so long ago that nobody seems to watch.
+// unattended reports whether a Job that has ended was seen so for so long that nobody
+// seems to watch.
 func (e *Executor) unattended(job *jobLevel) bool {
-	since := time.Unix(job.finished, 0)
-	if e.began.After(since) {
-		since = e.began
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Clock.Now()
+	maps.DeleteFunc(e.ended, func(_ types.UID, seen sight) bool { return now.Sub(seen.last) > 24*time.Hour }) // recorded since
+	seen, again := e.ended[job.uid]
+	switch {
+	case !again:
+		seen = sight{first: now, last: now, times: 1}
+	case now.Sub(seen.last) >= endPause:
+		seen.last = now
+		seen.times++
 	}
-	return e.Clock.Now().After(since.Add(endTime))
+	e.ended[job.uid] = seen
+	return seen.times >= endSights && now.Sub(seen.first) >= endTime
 }

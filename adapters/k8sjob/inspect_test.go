@@ -4,10 +4,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -91,22 +93,39 @@ func TestAnInspectionSaysWhatTheClusterKnows(t *testing.T) {
 
 func TestTheEndOfAJobIsReadFromItsStatusWhenNobodyHasWatchedForLong(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, nil)
-	s.began = time.Now().Add(-time.Hour)
-	task := s.submitted("")
-	s.pod(task, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{StartedAt: metav1.Now(), Message: `{"pages":3}`}})
-	s.change(task, ended(batchv1.JobComplete, endTime-time.Minute))
-	got, err := s.InspectTask(t.Context(), task)
-	must(t, err)
-	if got.Knowledge != taskbridge.InspectionRunning {
-		t.Errorf("before that it says %+v", got)
-	}
-	s.change(task, ended(batchv1.JobComplete, endTime+time.Minute))
-	got, err = s.InspectTask(t.Context(), task)
-	must(t, err)
-	if got.Knowledge != taskbridge.InspectionFinished || string(got.Outcome.Completion.Result) != `{"pages":3}` {
-		t.Errorf("it says %+v", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		task := s.submitted("")
+		s.pod(task, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{StartedAt: metav1.Now(), Message: `{"pages":3}`}})
+		s.change(task, ended(batchv1.JobComplete, time.Hour))
+		inspect := func(after time.Duration) taskbridge.Inspection {
+			timer := time.NewTimer(after)
+			<-timer.C
+			got, err := s.InspectTask(t.Context(), task)
+			must(t, err)
+			return got
+		}
+		// The API server or the store may have been away since then, for us and for whoever
+		// watches: who looks once and again has not seen that nobody watches.
+		for i, after := range []time.Duration{0, 2 * endTime, time.Second, endPause} {
+			want := taskbridge.InspectionRunning
+			if i == 3 {
+				want = taskbridge.InspectionFinished
+			}
+			if got := inspect(after); got.Knowledge != want {
+				t.Errorf("look %d says %+v", i, got)
+			}
+		}
+		if got := inspect(0); string(got.Outcome.Completion.Result) != `{"pages":3}` {
+			t.Errorf("it says %+v", got)
+		}
+		if inspect(25 * time.Hour); len(s.ended) != 1 {
+			t.Errorf("it remembers %v", s.ended)
+		}
+		if got := inspect(0); got.Knowledge != taskbridge.InspectionRunning {
+			t.Errorf("what is forgotten says %+v", got)
+		}
+	})
 }
 
 func TestAJobThatIsNotThereWasNeverMadeOrWasDeleted(t *testing.T) {
@@ -168,6 +187,20 @@ func TestAnInspectionGoesOnWithASubmissionThatDiedBeforeTheSecret(t *testing.T) 
 	}
 	if secrets := s.secrets(); len(secrets) != 1 || string(secrets[0].Data["token"]) != "token-of-"+task.ID {
 		t.Errorf("the Secrets are %+v", secrets)
+	}
+}
+
+func TestAProxyThatDoesNotFindTheAPIServerIsNoProofThatAJobIsGone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	task := s.submitted("enough")
+	lost := apierrors.NewGenericServerResponse(404, "get", jobResource, "", "404 page not found", 0, true)
+	s.fail("get", "jobs", lost)
+	if got, err := s.InspectTask(t.Context(), task); !errors.Is(err, lost) {
+		t.Errorf("it says %+v, %v", got, err)
+	}
+	if err := s.RequestCancellation(t.Context(), task, "enough"); !errors.Is(err, lost) {
+		t.Errorf("the cancellation says %v", err)
 	}
 }
 

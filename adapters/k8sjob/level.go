@@ -276,8 +276,11 @@ func oldestFirst(pods []*podLevel) {
 	})
 }
 
-// ours reports whether the Job says that it is a task's.
-func (j *jobLevel) ours() bool { return taskbridge.ValidTaskID(j.taskID) }
+// ours reports whether the Job is a task's: one under another name, with all that a
+// task's Job says of itself, is a copy that somebody has made of it.
+func (j *jobLevel) ours(instance string) bool {
+	return taskbridge.ValidTaskID(j.taskID) && j.name == jobName(instance, j.taskID)
+}
 
 func unix(t *metav1.Time) int64 {
 	if t.IsZero() {

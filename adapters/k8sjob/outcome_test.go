@@ -213,19 +213,22 @@ func TestWhatFailsAfterACancellationWasAskedForIsCancelled(t *testing.T) {
 	completion := taskbridge.Outcome{Status: taskbridge.StatusCompleted}
 	for name, test := range map[string]struct {
 		row     taskbridge.Task
-		at      int64
+		job     *jobLevel
 		outcome taskbridge.Outcome
 		want    taskbridge.TaskStatus
 	}{
-		"failed after":     {intent, epoch.Unix() + 1, failure, taskbridge.StatusCancelled},
-		"failed then":      {intent, epoch.Unix(), failure, taskbridge.StatusCancelled},
-		"failed some time": {intent, 0, failure, taskbridge.StatusCancelled},
-		"failed before":    {intent, epoch.Unix() - 1, failure, taskbridge.StatusFailed},
-		"completed":        {intent, epoch.Unix() + 1, completion, taskbridge.StatusCompleted},
-		"not asked":        {taskbridge.Task{}, epoch.Unix(), failure, taskbridge.StatusFailed},
+		"failed after":     {intent, &jobLevel{finished: epoch.Unix() + 1}, failure, taskbridge.StatusCancelled},
+		"failed then":      {intent, &jobLevel{finished: epoch.Unix()}, failure, taskbridge.StatusCancelled},
+		"failed some time": {intent, nil, failure, taskbridge.StatusCancelled},
+		"failed before":    {intent, &jobLevel{finished: epoch.Unix() - 1}, failure, taskbridge.StatusFailed},
+		"failed after it was told to stop, before by the clock": {
+			intent, &jobLevel{finished: epoch.Unix() - 60, cancelled: true}, failure, taskbridge.StatusCancelled,
+		},
+		"completed": {intent, &jobLevel{finished: epoch.Unix() + 1}, completion, taskbridge.StatusCompleted},
+		"not asked": {taskbridge.Task{}, &jobLevel{finished: epoch.Unix(), cancelled: true}, failure, taskbridge.StatusFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := ofIntent(test.row, test.at, test.outcome)
+			got := ofIntent(test.row, test.job, test.outcome)
 			if got.Status != test.want {
 				t.Errorf("%s, want %s", got.Status, test.want)
 			}

@@ -139,10 +139,10 @@ func (t *term) look(ctx context.Context, tr *track, job *jobLevel) error {
 	switch {
 	case tr.recorded:
 		return nil // it is about to leave the cache
-	case !job.ours():
+	case !job.ours(t.Instance):
 		if !tr.foreign {
 			tr.foreign = true
-			t.Logger.Warn("a Job with this instance's labels is no task's, and is left alone", "job", tr.key, "annotation", job.taskID)
+			t.Logger.Warn("a Job with this instance's labels is no task's, or the copy of one, and is left alone", "job", tr.key, "annotation", job.taskID)
 		}
 		return nil
 	}
@@ -265,7 +265,7 @@ func (t *term) attend(ctx context.Context, tr *track, pods []*podLevel, now time
 		}
 		a.pod = pod
 		if a.run == nil && !a.over {
-			if known, err := t.begin(ctx, tr, a, now); err != nil || !known || tr.ended {
+			if known, err := t.begin(ctx, tr, a, begun[i+1:], now); err != nil || !known || tr.ended {
 				return tr.ended, err
 			}
 		}
@@ -290,15 +290,19 @@ func (t *term) attend(ctx context.Context, tr *track, pods []*podLevel, now time
 	return true, nil
 }
 
-// begin starts an attempt. known is false if it cannot be now; the row's end is in
-// tr.ended.
-func (t *term) begin(ctx context.Context, tr *track, a *attempt, now time.Time) (known bool, err error) {
-	if a.pod.ended() {
+// begin starts an attempt. later are the pods that began after its own. known is false
+// if it cannot be now; the row's end is in tr.ended.
+func (t *term) begin(ctx context.Context, tr *track, a *attempt, later []*podLevel, now time.Time) (known bool, err error) {
+	if a.pod.ended() || len(later) > 0 {
 		row, known, err := t.readRow(ctx, tr, now)
 		if err != nil || !known || tr.ended {
 			return known, err
 		}
-		if !row.Cancellation.RequestedAt.IsZero() && row.Claim != string(a.pod.uid) {
+		if row.Attempt > taskbridge.MaxPastClaims && slices.ContainsFunc(later, func(pod *podLevel) bool { return string(pod.uid) == row.Claim }) {
+			a.over = true // it was fenced so long ago that the row may have forgotten its claim
+			return true, nil
+		}
+		if a.pod.ended() && !row.Cancellation.RequestedAt.IsZero() && row.Claim != string(a.pod.uid) {
 			// A start would end the task as cancelled, and its work may have completed.
 			a.run, a.mute = unstartedRun{task: row}, true
 			return true, nil

@@ -36,11 +36,13 @@ func (t *term) settle(ctx context.Context, tr *track, outcome taskbridge.Outcome
 }
 
 // ofIntent is the outcome of a task of which a client may have asked that it be
-// cancelled: what failed after that is CANCELLED. at is when the work ended, 0: not
-// known.
-func ofIntent(row taskbridge.Task, at int64, outcome taskbridge.Outcome) taskbridge.Outcome {
+// cancelled: what failed after that is CANCELLED. job is what has ended, nil: not
+// known. One that the intent is noted on ended after it; else times tell, by the clocks
+// of several machines.
+func ofIntent(row taskbridge.Task, job *jobLevel, outcome taskbridge.Outcome) taskbridge.Outcome {
 	intent := row.Cancellation.RequestedAt
-	if intent.IsZero() || outcome.Status != taskbridge.StatusFailed || at > 0 && at < intent.Unix() {
+	before := job != nil && !job.cancelled && job.finished > 0 && job.finished < intent.Unix()
+	if intent.IsZero() || outcome.Status != taskbridge.StatusFailed || before {
 		return outcome
 	}
 	message, _, _ := strings.Cut(outcome.Failure.Message, "\n")

@@ -2,6 +2,7 @@ package k8sjob
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -95,16 +96,17 @@ func troubleOfContainer(name string, waiting *corev1.ContainerStateWaiting) *tro
 }
 
 // troubleOfCreation says what keeps the Job's pod from being made, by the last
-// warning about it. It counts from when the Job was started, or lost the pod before.
-func troubleOfCreation(job *jobLevel, pods []*podLevel, warning *eventLevel) *trouble {
+// warning about it. It counts from when the Job was started, or lost the pod before:
+// one of there, or of those that have left.
+func troubleOfCreation(job *jobLevel, there, left []*podLevel, warning *eventLevel) *trouble {
 	if warning == nil || job.suspended || job.deleting {
 		return nil
 	}
 	since := max(job.created, job.started)
-	for _, pod := range pods {
-		if !pod.over() {
-			return nil
-		}
+	if slices.ContainsFunc(there, func(pod *podLevel) bool { return !pod.over() }) {
+		return nil
+	}
+	for _, pod := range slices.Concat(there, left) {
 		since = max(since, pod.created)
 		if pod.end != nil {
 			since = max(since, pod.end.finished)

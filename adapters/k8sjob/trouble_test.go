@@ -87,20 +87,25 @@ func TestTroubleWithMakingAPodCountsFromWhenItWasOwed(t *testing.T) {
 	for name, test := range map[string]struct {
 		job     jobLevel
 		pods    []*podLevel
+		left    []*podLevel
 		warning *eventLevel
 		code    string
 		since   metav1.Time
 	}{
-		"no warning":       {*job, nil, nil, "", at(0)},
-		"quota":            {*job, nil, quota, CodeQuota, at(5)},
-		"not allowed":      {*job, nil, denied, CodeConfig, at(5)},
-		"a pod there":      {*job, []*podLevel{over, {created: at(50).Unix()}}, quota, "", at(0)},
-		"after a pod":      {*job, []*podLevel{over}, quota, CodeQuota, at(40)},
-		"a warning of old": {*job, []*podLevel{over}, &eventLevel{message: "exceeded quota", last: at(30).Unix()}, "", at(0)},
-		"suspended":        {jobLevel{suspended: true}, nil, quota, "", at(0)},
-		"going":            {jobLevel{deleting: true}, nil, quota, "", at(0)},
+		"no warning":               {*job, nil, nil, nil, "", at(0)},
+		"quota":                    {*job, nil, nil, quota, CodeQuota, at(5)},
+		"not allowed":              {*job, nil, nil, denied, CodeConfig, at(5)},
+		"a pod there":              {*job, []*podLevel{over, {created: at(50).Unix()}}, nil, quota, "", at(0)},
+		"after a pod":              {*job, []*podLevel{over}, nil, quota, CodeQuota, at(40)},
+		"after a pod that is gone": {*job, nil, []*podLevel{{created: at(50).Unix()}}, quota, CodeQuota, at(50)},
+		"a warning of before a pod that is gone": {
+			*job, nil, []*podLevel{{created: at(110).Unix(), phase: corev1.PodRunning}}, quota, "", at(0),
+		},
+		"a warning of old": {*job, []*podLevel{over}, nil, &eventLevel{message: "exceeded quota", last: at(30).Unix()}, "", at(0)},
+		"suspended":        {jobLevel{suspended: true}, nil, nil, quota, "", at(0)},
+		"going":            {jobLevel{deleting: true}, nil, nil, quota, "", at(0)},
 	} {
-		got := troubleOfCreation(&test.job, test.pods, test.warning)
+		got := troubleOfCreation(&test.job, test.pods, test.left, test.warning)
 		switch {
 		case test.code == "" && got != nil:
 			t.Errorf("%s: %+v", name, got)
