@@ -144,7 +144,15 @@ type Claim struct {
 	// producer and epoch do not fence each other, a higher epoch fences the lower
 	// ones, and reports have ordinals of the caller's, see [NumberedRun]. At most
 	// [MaxReportOrdinal]; the producer must be named, and have no starts without.
+	// Epochs say nothing of the order of claims: a new claim takes over under a
+	// lower one too, and then its reports are refused where a higher one of the
+	// same producer has reported.
 	Epoch int64
+	// Replaces names executions that this one came after, as far as the caller
+	// knows, whether they were seen here or not; at most [MaxPastClaims]. A start of
+	// theirs that comes late is [ErrStaleAttempt], and does not take the task from
+	// this one.
+	Replaces []string
 	// Instance is the id of the server instance in whose process the work runs,
 	// empty for any other; it must be the row's.
 	Instance string

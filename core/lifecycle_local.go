@@ -104,6 +104,17 @@ func (c Claim) checked() (Claim, error) {
 	case c.Epoch > 0 && c.Producer == "":
 		return c, argumentErrorf("producer", "must be named where there is an epoch")
 	}
+	if len(c.Replaces) > MaxPastClaims {
+		return c, argumentErrorf("replaces", "must be at most %d", MaxPastClaims)
+	}
+	for _, replaced := range c.Replaces {
+		if err := validateName("replaces", replaced, maxNameBytes); err != nil {
+			return c, err
+		}
+		if replaced == c.ID {
+			return c, argumentErrorf("replaces", "must not name the claim itself")
+		}
+	}
 	c.Producer = cmp.Or(c.Producer, defaultProducer)
 	return c, validateProducer(c.Producer)
 }
@@ -114,6 +125,21 @@ func validateProducer(name string) error {
 		return argumentErrorf("producer", "must not be %q", name)
 	}
 	return validateName("producer", name, maxNameBytes)
+}
+
+// past returns the claims that may not start again once the claim has, the latest
+// last: it comes after what it replaces, and, if it is new, after the row's own.
+func (c Claim) past(row Task) []string {
+	past := slices.Clip(row.PastClaims)
+	for _, replaced := range c.Replaces {
+		if replaced != row.Claim && !slices.Contains(past, replaced) {
+			past = append(past, replaced)
+		}
+	}
+	if row.Attempt > 0 && row.Claim != c.ID {
+		past = append(past, row.Claim)
+	}
+	return past[max(0, len(past)-MaxPastClaims):]
 }
 
 // openedBy is the producer that a start has opened.
@@ -150,16 +176,13 @@ func (l *LocalLifecycle) tryClaim(ctx context.Context, taskID string, claim Clai
 			payload := cancelled(row.Cancellation.Reason, "", l.limits.TerminalPayload)
 			return finished(row, StatusCancelled, payload, now), true
 		}
-		if joins && claim.Epoch > 0 {
-			return row, false
+		known := len(row.PastClaims)
+		if row.PastClaims = claim.past(row); joins && claim.Epoch > 0 {
+			return row, len(row.PastClaims) > known
 		}
 		row.Starts++
 		if joins {
 			return row, true
-		}
-		if row.Attempt > 0 {
-			row.PastClaims = append(slices.Clip(row.PastClaims), row.Claim)
-			row.PastClaims = row.PastClaims[max(0, len(row.PastClaims)-MaxPastClaims):]
 		}
 		row.Attempt++
 		row.Claim = claim.ID

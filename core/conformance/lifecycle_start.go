@@ -20,6 +20,7 @@ var startChecks = []check[LifecycleHarness]{
 	{"a new claim is the next attempt, fences all before it and says so once", startNextAttempt},
 	{"of many starts of one claim at once all join one attempt", startConcurrentlyOneClaim},
 	{"of many claims at once each is an attempt and the last one reports", startConcurrentlyManyClaims},
+	{"what a claim replaces does not start behind it, seen before or not", startReplaces},
 	{"claims are opaque: 1 to 255 bytes, kept apart byte for byte", startOddClaims},
 	{"a start whose context has ended has no effect", startCancelledContext},
 }
@@ -189,6 +190,72 @@ func startConcurrentlyManyClaims(t *testing.T, h LifecycleHarness) {
 	}
 	want := slices.Repeat([]string{"TASK_MESSAGE"}, callers) // a warning each but the first, and the message
 	s.expect(id, append([]string{"TASK_STARTED"}, want...)...)
+}
+
+func startReplaces(t *testing.T, h LifecycleHarness) {
+	for name, c := range map[string]struct {
+		claim func(n int64, replaces ...string) taskbridge.Claim
+		say   func(s *scene, run taskbridge.Run, text string) error
+	}{
+		"plain": {
+			func(n int64, replaces ...string) taskbridge.Claim {
+				return taskbridge.Claim{ID: fmt.Sprintf("run/%d", n), Replaces: replaces}
+			},
+			func(s *scene, run taskbridge.Run, text string) error {
+				return run.Message(s.ctx, taskbridge.Message{Text: text})
+			},
+		},
+		"under epochs": {
+			func(n int64, replaces ...string) taskbridge.Claim {
+				claim := source(fmt.Sprintf("run/%d", n), epoch+n)
+				claim.Replaces = replaces
+				return claim
+			},
+			func(s *scene, run taskbridge.Run, text string) error {
+				return s.tried(run.(taskbridge.NumberedRun), said(1, text))
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := set(t, h, taskbridge.LifecycleOptions{})
+			id := s.accepted().ID
+			third := s.start(id, c.claim(3, "run/1", "run/2"))
+			late := func(what string) {
+				s.untouched(what, id, func() {
+					for n := range int64(2) {
+						_, err := s.lifecycle.Start(s.ctx, id, c.claim(n+1))
+						s.refused(what, err, taskbridge.ErrStaleAttempt)
+					}
+				})
+			}
+			late("a late start of what the first claim replaces")
+			s.must("a report of the first claim", c.say(s, third, "third"))
+			// One that is named only when the claim is joined.
+			again := c.claim(3, "run/1", "run/2", "run/0")
+			s.must("Close", s.start(id, again).Close())
+			_, err := s.lifecycle.Start(s.ctx, id, c.claim(0))
+			s.refused("a late start of what a claim that joins replaces", err, taskbridge.ErrStaleAttempt)
+			fourth := s.start(id, c.claim(4, "run/2", "run/3"))
+			s.over(third, taskbridge.ErrStaleAttempt)
+			late("a late start of what is replaced twice")
+			s.must("a report of the next claim", c.say(s, fourth, "fourth"))
+			s.must("Complete", fourth.Complete(s.ctx, taskbridge.Completion{}))
+			s.expect(id, "TASK_STARTED", saying("third"), "TASK_MESSAGE", saying("fourth"), "TASK_COMPLETED")
+			if row := s.row(id); row.Attempt != 2 || !slices.Equal(slices.Sorted(slices.Values(row.PastClaims)), []string{"run/0", "run/1", "run/2", "run/3"}) {
+				t.Errorf("attempt %d, past claims %q", row.Attempt, row.PastClaims)
+			}
+		})
+	}
+	s := set(t, h, taskbridge.LifecycleOptions{})
+	id := s.accepted().ID
+	for name, replaces := range map[string][]string{
+		"itself": {"claim"}, "nothing": {""}, "a long name": {strings.Repeat("x", 256)}, "too many": slices.Repeat([]string{"x"}, taskbridge.MaxPastClaims+1),
+	} {
+		s.untouched("the refused start", id, func() {
+			_, err := s.lifecycle.Start(s.ctx, id, taskbridge.Claim{ID: "claim", Replaces: replaces})
+			s.refused("Start that replaces "+name, err, taskbridge.ErrInvalidArgument)
+		})
+	}
 }
 
 func startOddClaims(t *testing.T, h LifecycleHarness) {

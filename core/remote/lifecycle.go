@@ -68,9 +68,11 @@ func (l *Lifecycle) Start(ctx context.Context, taskID string, claim taskbridge.C
 // checkClaim keeps what the wire would change from becoming another claim. The
 // rest is the server's to check.
 func checkClaim(claim taskbridge.Claim) error {
-	for field, value := range map[string]string{"claim": claim.ID, "producer": claim.Producer} {
-		if !utf8.ValidString(value) {
-			return &taskbridge.ArgumentError{Field: field, Reason: "must be UTF-8"}
+	for field, values := range map[string][]string{"claim": {claim.ID}, "producer": {claim.Producer}, "replaces": claim.Replaces} {
+		for _, value := range values {
+			if !utf8.ValidString(value) {
+				return &taskbridge.ArgumentError{Field: field, Reason: "must be UTF-8"}
+			}
 		}
 	}
 	if claim.ID == "" {
@@ -85,7 +87,7 @@ func checkClaim(claim taskbridge.Claim) error {
 // start makes the request for a start, with the attempt token that has expired
 // if there is one.
 func (l *Lifecycle) start(ctx context.Context, taskID string, claim taskbridge.Claim, attemptToken string, again func(error) bool) (*startAnswer, error) {
-	content := workerapi.StartRequest{Claim: claim.ID, Producer: claim.Producer, AttemptToken: attemptToken}
+	content := workerapi.StartRequest{Claim: claim.ID, Producer: claim.Producer, Replaces: claim.Replaces, AttemptToken: attemptToken}
 	if claim.Epoch > 0 {
 		content.Epoch = &claim.Epoch
 	}

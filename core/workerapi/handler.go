@@ -160,7 +160,7 @@ func (h *handler) start(c *call) (any, error) {
 		row, err = h.opts.Service.Resume(c.r.Context(), g.AttemptRef, request.Claim)
 	} else {
 		g.claim = hashClaim(request.Claim)
-		claim := taskbridge.Claim{ID: request.Claim, Producer: request.Producer}
+		claim := taskbridge.Claim{ID: request.Claim, Producer: request.Producer, Replaces: request.Replaces}
 		if request.Epoch != nil {
 			if claim.Epoch = *request.Epoch; claim.Epoch == 0 { // which is none to core
 				claim.Epoch = -1

@@ -98,6 +98,9 @@ type StartRequest struct {
 	// Epoch is optional, 1 to 2^53-1, and goes with a producer: see
 	// taskbridge.Claim. Starts under the same one number their reports together.
 	Epoch *int64 `json:"epoch,omitempty"`
+	// Replaces is optional: claims that this one came after, at most 100. They may
+	// not start any more. It changes nothing beside an attempt token.
+	Replaces []string `json:"replaces,omitempty"`
 	// AttemptToken is optional: an attempt token of this claim that may have
 	// expired. If its attempt is still the task's, the start is that one again:
 	// same epoch (which is repeated here where it was given), and ordinals go on. So a worker that was held up for longer than
