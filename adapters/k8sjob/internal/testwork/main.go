@@ -36,6 +36,7 @@ var steps = map[string]func(value string) error{
 	"progress": progressLines,
 	"plain":    plainLines,
 	"bytes":    manyBytes,
+	"long":     longLine,
 
 	// What was handed over.
 	"input":       resultOfInput,
@@ -46,7 +47,7 @@ var steps = map[string]func(value string) error{
 	"trap":   trap,
 	"ignore": ignore,
 	"sleep":  sleep,
-	"block":  func(string) error { select {} },
+	"block":  block,
 	"get":    get,
 
 	// Ends.

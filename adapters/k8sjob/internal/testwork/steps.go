@@ -61,6 +61,17 @@ func manyBytes(value string) error {
 	})
 }
 
+// longLine is "PREFIX,N,SUFFIX": one line, of so many bytes between the two.
+func longLine(value string) error {
+	prefix, rest, _ := strings.Cut(value, ",")
+	count, suffix, _ := strings.Cut(rest, ",")
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	return say(prefix + strings.Repeat("z", n) + suffix)
+}
+
 // repeat takes "N" or "N,PAUSE" and does something N times, with a pause after each.
 func repeat(value string, do func(i, n int) error) error {
 	count, rest, paused := strings.Cut(value, ",")
@@ -132,6 +143,14 @@ func sleep(value string) error {
 		wait(d)
 	}
 	return err
+}
+
+// block waits until something ends the program. (A select of nothing does: with no
+// other goroutine the runtime takes it for a deadlock.)
+func block(string) error {
+	for {
+		wait(time.Hour)
+	}
 }
 
 // get is an address; it returns once it has answered 200, however long that takes.
