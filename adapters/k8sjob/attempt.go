@@ -3,7 +3,6 @@ package k8sjob
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -174,8 +173,7 @@ func (t *term) await(ctx context.Context, tr *track, a *attempt, now, hard time.
 	}
 	t.Logger.Error("a pod's output was not read to its end in time; what it still says is lost",
 		"taskId", tr.job.taskID, "pod", a.pod.name, "error", a.reader.err)
-	err = t.notice(ctx, tr, noticeOutput, a.pod.created, taskbridge.LevelWarning,
-		fmt.Sprintf("The output of pod %s was not read to its end in time. What it still says is lost.", a.pod.name))
+	err = t.notice(ctx, tr, noticeOutput, a.pod.created, taskbridge.LevelWarning, unreadOutput(a.pod))
 	a.over = err == nil
 	return 0, err
 }
@@ -187,7 +185,7 @@ func (t *term) prove(ctx context.Context, tr *track, a *attempt, now time.Time) 
 	if !a.said.Unproven {
 		return 0, nil
 	}
-	if end := a.pod.end; end == nil || end.init || end.reason == reasonUnknownStatus {
+	if !a.pod.endKnown() {
 		if wait = a.awaited.Add(behindLimit).Sub(now); wait > 0 && !t.departed(tr, a.pod) {
 			return wait, nil
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -56,6 +57,7 @@ func newStage(t *testing.T, change func(*Options)) *stage {
 			"echo": {Template: []byte(bareKind)},
 			"api":  {Template: []byte(bareKind), Reports: ReportWorkerAPI},
 		},
+		OutputTimeout: time.Millisecond, // its pods have none
 	}
 	if change != nil {
 		change(&options)

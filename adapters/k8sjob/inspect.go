@@ -18,6 +18,8 @@ const (
 	// seen by anybody meanwhile, it is to be seen endSights times, with endPause between.
 	endTime, endPause = 5 * time.Minute, 30 * time.Second
 	endSights         = 3
+	// attendTime is the same where this process is the one that watches.
+	attendTime = time.Hour
 )
 
 // sight is what inspections saw of a Job that has ended and whose end is not recorded.
@@ -27,7 +29,8 @@ type sight struct {
 }
 
 // InspectTask asks the API server for the task's Job, and for its pods where it has
-// ended. A Job that has ended is "running" while its end is about to be recorded.
+// ended. A Job that has ended is "running" while its end is about to be recorded. If
+// nobody seems to do that, its pod's output is read here, for the result.
 //
 // A Job that is not there never was if the submission is not recorded and the work
 // not started; else somebody has deleted it. If the submission is not recorded, what
@@ -72,14 +75,23 @@ func (e *Executor) inspectJob(ctx context.Context, task taskbridge.Task, job *ba
 	switch {
 	case level.final != "" && task.Status.Terminal():
 		return known(taskbridge.InspectionGone), nil // what the work said is in the row, and nowhere else
-	case level.final != "" && (job.Labels[labelRecorded] != "" || e.unattended(level)):
+	case level.final != "":
+		since, unattended := e.unattended(level)
+		if !unattended && job.Labels[labelRecorded] == "" {
+			return known(taskbridge.InspectionRunning), nil
+		}
 		pods, err := e.podsOf(ctx, job)
 		if err != nil {
 			return taskbridge.Inspection{}, err
 		}
-		outcome := outcomeOf(level, lastPod(level, pods), said{}, e.Types[task.Type].TailLines)
+		pod := lastPod(level, pods)
+		output, err := e.hear(ctx, task, pod, since)
+		if err != nil {
+			return taskbridge.Inspection{}, err
+		}
+		outcome := outcomeOf(level, pod, output, e.Types[task.Type].TailLines)
 		return taskbridge.Inspection{Knowledge: taskbridge.InspectionFinished, Outcome: ofIntent(task, level, outcome)}, nil
-	case level.final != "" || level.deleting || task.Attempt > 0 || value(job.Status.Ready) > 0 || level.succeeded > 0 || level.failed > 0:
+	case level.deleting || task.Attempt > 0 || value(job.Status.Ready) > 0 || level.succeeded > 0 || level.failed > 0:
 		return known(taskbridge.InspectionRunning), nil
 	}
 	if task.Submission.State != taskbridge.SubmissionRecorded && task.Cancellation.RequestedAt.IsZero() {
@@ -90,9 +102,9 @@ func (e *Executor) inspectJob(ctx context.Context, task taskbridge.Task, job *ba
 	return known(taskbridge.InspectionWaiting), nil
 }
 
-// unattended reports whether a Job that has ended was seen so for so long that nobody
-// seems to watch.
-func (e *Executor) unattended(job *jobLevel) bool {
+// unattended reports whether a Job that has ended was seen so for so long, since the
+// time, that nobody seems to watch.
+func (e *Executor) unattended(job *jobLevel) (since time.Time, is bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.Clock.Now()
@@ -106,5 +118,9 @@ func (e *Executor) unattended(job *jobLevel) bool {
 		seen.times++
 	}
 	e.ended[job.uid] = seen
-	return seen.times >= endSights && now.Sub(seen.first) >= endTime
+	limit := endTime
+	if e.attends(job) {
+		limit = attendTime + e.OutputTimeout
+	}
+	return seen.first, seen.times >= endSights && now.Sub(seen.first) >= limit
 }

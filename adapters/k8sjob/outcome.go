@@ -122,6 +122,11 @@ func stoppedWork(pod *podLevel) string {
 	return stopped + ": " + failureOfContainer(pod.end).Message
 }
 
+// endKnown reports whether the node has told how the container that counts ended.
+func (p *podLevel) endKnown() bool {
+	return p.end != nil && !p.end.init && p.end.reason != reasonUnknownStatus
+}
+
 // failureOfPod says why a pod failed, if it tells.
 func failureOfPod(pod *podLevel) (failure taskbridge.Failure, known bool) {
 	about := pod.message
