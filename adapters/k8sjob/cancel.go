@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -56,7 +57,7 @@ func (e *Executor) cancelJob(ctx context.Context, task taskbridge.Task, job *bat
 			at = e.Clock.Now()
 		}
 		marked, err := e.patchJob(ctx, job, map[string]any{"metadata": map[string]any{"annotations": map[string]string{
-			annotationCancelRequested: at.UTC().Format(time.RFC3339), annotationCancelReason: reason,
+			annotationCancelRequested: at.UTC().Format(time.RFC3339), annotationCancelReason: cut(reason, maxNotedReason),
 		}}})
 		if gone(err) {
 			return nil
@@ -94,8 +95,19 @@ func notThere(err error) bool {
 	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }
 
+// isAnother reports whether a patch was refused since the object has another UID.
+func isAnother(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+}
+
 // gone says that a request was for a Job that is not there any more.
-func gone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
+func gone(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsConflict(err) || isAnother(err)
+}
 
 // patchJob merges the patch into the Job if it still is the same.
 func (e *Executor) patchJob(ctx context.Context, job *batchv1.Job, patch map[string]any) (*batchv1.Job, error) {
@@ -103,7 +115,7 @@ func (e *Executor) patchJob(ctx context.Context, job *batchv1.Job, patch map[str
 	if metadata == nil {
 		metadata = map[string]any{}
 	}
-	metadata["uid"] = job.UID // of another Job of this name the API server says that it is a conflict
+	metadata["uid"] = job.UID // of another Job of this name the API server says that it may not be changed
 	patch["metadata"] = metadata
 	body, err := json.Marshal(patch)
 	if err != nil {
@@ -115,6 +127,10 @@ func (e *Executor) patchJob(ctx context.Context, job *batchv1.Job, patch map[str
 // stopTime is what makes a Job run out of its time at once: the least that the API
 // documents, in seconds.
 const stopTime = 1
+
+// maxNotedReason is how much of a client's reason is noted on the Job, in bytes: the
+// annotations of an object are bounded. The row has all of it.
+const maxNotedReason = 16 << 10
 
 // maxLooks bounds how often a Job that changes under our hands is looked at again.
 const maxLooks = 5

@@ -259,3 +259,15 @@ func TestOnlyTheJobThatWasMeantIsHalted(t *testing.T) {
 	}
 	must(t, s.halt(t.Context(), job.Namespace, "missing", job.UID))
 }
+
+func TestALongReasonIsNotedInPart(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	reason := strings.Repeat("why ", maxNotedReason)
+	task := s.submitted(reason)
+	s.pod(task, running())
+	must(t, s.RequestCancellation(t.Context(), task, reason))
+	if got := len(s.job(task).Annotations[annotationCancelReason]); got < maxNotedReason || got > maxNotedReason+10 {
+		t.Errorf("%d bytes are noted", got)
+	}
+}

@@ -1,7 +1,9 @@
 package k8sjob
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -128,5 +131,115 @@ func TestPodsOfLongAgoDoNotFenceTheOneThatRuns(t *testing.T) {
 		if stream := s.stream(); !strings.HasSuffix(stream, "warning last:1") {
 			s.t.Errorf("the stream ends %q", stream[len(stream)-20:])
 		}
+	})
+}
+
+func TestAJobThatMayNotBeMarkedIsTriedNowAndThen(t *testing.T) {
+	play(t, func(s *scene) {
+		mend := atomic.Bool{}
+		s.client.PrependReactor("patch", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return !mend.Load(), nil, apierrors.NewForbidden(jobResource, "", errors.New("the role lacks jobs/patch"))
+		})
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", ends(0, ""))
+		s.requests()
+		s.final(batchv1.JobComplete, "")
+		s.wantStream("STARTED COMPLETED")
+		s.pass(markInterval - time.Second)
+		s.job(func(job *batchv1.Job) { job.Annotations["changed"] = "yes" })
+		if got := s.requests(); got != "get jobs, update jobs, patch jobs, get jobs, update jobs" { // two of each are the test's
+			s.t.Errorf("requests: %s", got)
+		}
+		mend.Store(true)
+		s.pass(markInterval)
+		s.wantRecorded(true)
+	})
+}
+
+func TestAJobThatChangesWhileItIsMarkedIsMarkedLater(t *testing.T) {
+	play(t, func(s *scene) {
+		var conflicts atomic.Int64
+		s.client.PrependReactor("patch", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return conflicts.Add(1) < 3, nil, apierrors.NewConflict(jobResource, "", errors.New("it was changed"))
+		})
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		s.pass(time.Minute)
+		s.wantRecorded(true)
+	})
+}
+
+func TestATTLBeyondWhatTheAPITakesIsItsMost(t *testing.T) {
+	play(t, func(s *scene) {
+		s.options.TTL = 100 * 365 * 24 * time.Hour
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", ends(0, ""))
+		s.final(batchv1.JobComplete, "")
+		job, err := s.client.BatchV1().Jobs("ns").Get(s.t.Context(), jobName(defaultInstance, s.task.ID), metav1.GetOptions{})
+		must(s.t, err)
+		if got := value(job.Spec.TTLSecondsAfterFinished); got != math.MaxInt32 {
+			s.t.Errorf("it is %d", got)
+		}
+	})
+}
+
+func TestADeletedJobThatAFinalizerKeepsEndsItsTask(t *testing.T) {
+	for name, test := range map[string]struct {
+		cancel bool
+		want   string
+	}{"by somebody": {false, "STARTED FAILED"}, "by a client": {true, "STARTED CANCELLED"}} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(s *scene) {
+				s.watch(nil)
+				s.watch(nil)
+				s.job(nil)
+				s.pod("p1", runs)
+				if test.cancel {
+					_, _, err := s.bridge.Cancellation.CancelTask(s.t.Context(), owner, s.task.ID, "enough")
+					must(s.t, err)
+				}
+				s.job(func(job *batchv1.Job) {
+					job.DeletionTimestamp, job.Finalizers = new(metav1.Now()), []string{"example.com/keep"}
+				})
+				s.pass(10 * time.Minute)
+				s.wantStream("STARTED") // its pod runs
+				s.pod("p1", ends(143, ""))
+				s.deletePod("p1")
+				s.pass(lingerTime*time.Second - 10*time.Second)
+				s.wantStream("STARTED")
+				s.pass(time.Minute)
+				s.wantStream(test.want)
+				s.requests()
+				s.pass(time.Hour)
+				if got := strings.Count(s.requests(), "jobs"); got > 20 {
+					s.t.Errorf("%d requests in an hour", got)
+				}
+				s.job(func(job *batchv1.Job) { job.Finalizers = nil })
+				s.pass(time.Minute)
+				s.wantStream(test.want)
+			})
+		})
+	}
+}
+
+func TestAContainerThatKeepsThePodAfterTheWorkIsToldAndNoEnd(t *testing.T) {
+	play(t, func(s *scene) {
+		s.watch(nil)
+		s.job(nil)
+		s.pod("p1", runs)
+		s.pod("p1", func(pod *corev1.Pod) {
+			ends(0, "1")(pod)
+			pod.Status.Phase = corev1.PodPending
+			pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "helper", State: waitingFor("ErrImagePull", "")})
+		})
+		s.pass(time.Hour)
+		s.wantStream("STARTED warning")
+		s.pod("p1", ends(0, "1"))
+		s.final(batchv1.JobComplete, "")
+		s.wantStream("STARTED warning COMPLETED")
 	})
 }

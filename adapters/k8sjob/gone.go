@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,6 +47,52 @@ func (t *term) missing(ctx context.Context, key string) error {
 		return nil
 	case !notThere(err):
 		return fmt.Errorf("look for the Job: %w", err)
+	}
+	return t.deleted(ctx, tr, row, now)
+}
+
+// lingerTime is how long a Job that was told to go may linger without a pod at work,
+// in seconds: until then its end is its absence.
+const lingerTime = 60
+
+// mindDeletion ends the task of a Job that is told to go and does not, since somebody
+// has a finalizer on it: no work is left, and none will be begun. there are those of
+// its pods that have not left.
+func (t *term) mindDeletion(ctx context.Context, tr *track, pods, there []*podLevel, now time.Time) error {
+	isAtWork := func(pod *podLevel) bool { return !pod.over() }
+	if slices.ContainsFunc(there, isAtWork) {
+		return nil
+	}
+	since := tr.job.deletion
+	for _, pod := range pods {
+		if pod.end != nil {
+			since = max(since, pod.end.finished)
+		}
+	}
+	if wait := time.Unix(since+lingerTime, 0).Sub(now); wait > 0 {
+		t.later(tr, wait)
+		return nil
+	}
+	job, err := t.Client.BatchV1().Jobs(tr.job.namespace).Get(ctx, tr.job.name, metav1.GetOptions{})
+	switch {
+	case notThere(err), err == nil && job.UID != tr.job.uid:
+		t.later(tr, stepTimeout) // the cache hears of it before, as a rule
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for the Job: %w", err)
+	}
+	there, err = t.Executor.podsOf(ctx, job)
+	if err != nil {
+		return err
+	}
+	row, known, err := t.readRow(ctx, tr, now)
+	if err != nil || !known {
+		return err
+	}
+	notRecorded := row.Submission.State != taskbridge.SubmissionRecorded && row.Cancellation.RequestedAt.IsZero()
+	if tr.ended || notRecorded || slices.ContainsFunc(there, isAtWork) {
+		t.later(tr, rowInterval)
+		return nil
 	}
 	return t.deleted(ctx, tr, row, now)
 }

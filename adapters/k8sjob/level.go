@@ -44,8 +44,10 @@ type jobLevel struct {
 	identity
 	taskID, taskType string
 	created, started int64
-	deleting         bool
-	suspended        bool
+	// deleting: it is told to go, since deletion, and no more pods are made.
+	deleting  bool
+	deletion  int64
+	suspended bool
 	// cancelled: a cancellation is noted on it, and it was told to stop.
 	cancelled bool
 	// waits is whether the cluster has taken notice of the suspension, and
@@ -71,6 +73,7 @@ func levelOfJob(job *batchv1.Job) *jobLevel {
 		created:   unix(&job.CreationTimestamp),
 		started:   unix(job.Status.StartTime),
 		deleting:  job.DeletionTimestamp != nil,
+		deletion:  unix(job.DeletionTimestamp),
 		suspended: job.Spec.Suspend != nil && *job.Spec.Suspend,
 		cancelled: job.Annotations[annotationCancelRequested] != "",
 		succeeded: job.Status.Succeeded,
@@ -168,8 +171,12 @@ func levelOfPod(pod *corev1.Pod, configured map[string]TypeOptions) *podLevel {
 	}
 	if !level.over() {
 		level.lostSince = lostSince(pod, level.startedAt > 0 && level.end == nil)
-		if level.startedAt == 0 && level.deletion == 0 {
+		done := level.ended()
+		if level.deletion == 0 && (level.startedAt == 0 || done) {
 			level.trouble = troubleOfPod(pod)
+		}
+		if done && level.trouble != nil {
+			level.trouble.endless = true
 		}
 	}
 	return level
@@ -207,13 +214,21 @@ func containerLevel(pod *corev1.Pod, name string) (startedAt int64, end *contain
 		}
 	}
 	for _, status := range pod.Status.InitContainerStatuses {
-		if terminated := status.State.Terminated; terminated != nil && terminated.ExitCode != 0 {
+		if terminated := status.State.Terminated; terminated != nil && terminated.ExitCode != 0 && !isSidecar(pod, status.Name) {
 			end = endOf(status.Name, terminated)
 			end.init = true
 			return 0, end
 		}
 	}
 	return 0, nil
+}
+
+// isSidecar reports whether an init container goes on beside the others. How it ends
+// is no matter: it is started again, or killed with the pod.
+func isSidecar(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == name && value(c.RestartPolicy) == corev1.ContainerRestartPolicyAlways
+	})
 }
 
 func endOf(name string, t *corev1.ContainerStateTerminated) *containerEnd {

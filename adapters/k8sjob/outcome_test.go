@@ -73,6 +73,11 @@ func TestTheOutcomeSaysWhatBecameOfTheJob(t *testing.T) {
 	waiting := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}
 	initFailed := podOf(corev1.PodFailed, waiting)
 	initFailed.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "fetch", State: exited(2, "Error", "no such host")}}
+	killedSidecar := podOf(corev1.PodFailed, waiting)
+	killedSidecar.Spec.InitContainers = []corev1.Container{{Name: "proxy", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}, {Name: "fetch"}}
+	killedSidecar.Status.InitContainerStatuses = []corev1.ContainerStatus{
+		{Name: "proxy", State: exited(137, "Error", "")}, {Name: "fetch", State: exited(2, "Error", "")},
+	}
 	notStarted := podOf(corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 		ExitCode: 128, Reason: "StartError", Message: `exec: "nothing": not found`, StartedAt: metav1.Unix(0, 0),
 	}})
@@ -130,6 +135,9 @@ func TestTheOutcomeSaysWhatBecameOfTheJob(t *testing.T) {
 		"init container": {
 			job: backoff, pod: initFailed,
 			want: failure(CodeExited, "init container \"fetch\" ended with exit status 2\nno such host", false),
+		},
+		"init container after a sidecar that was killed": {
+			job: backoff, pod: killedSidecar, want: failure(CodeExited, "init container \"fetch\" ended with exit status 2", false),
 		},
 		"status that the node has lost": {
 			job: backoff, pod: podOf(corev1.PodFailed, exited(137, "ContainerStatusUnknown", "")),

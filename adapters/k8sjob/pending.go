@@ -31,6 +31,9 @@ func (t *term) pending(ctx context.Context, tr *track, pods []*podLevel, now tim
 			return err
 		}
 	}
+	if tr.job.deleting {
+		return t.mindDeletion(ctx, tr, pods, there, now)
+	}
 	found, ordinal := t.troubleOf(tr.job, there, left)
 	if found == nil {
 		return nil
@@ -45,9 +48,6 @@ func (t *term) pending(ctx context.Context, tr *track, pods []*podLevel, now tim
 // troubleOf says what keeps the Job's work from beginning, nil if nothing does, and
 // the ordinal of its notice. there are its pods, left those that are there no more.
 func (t *term) troubleOf(job *jobLevel, there, left []*podLevel) (found *trouble, ordinal int64) {
-	if job.deleting {
-		return nil, 0
-	}
 	if n := len(there); n > 0 && !there[n-1].over() {
 		return there[n-1].trouble, there[n-1].created
 	}
@@ -110,7 +110,7 @@ func (t *term) mindTrouble(ctx context.Context, tr *track, found *trouble, ordin
 		return nil
 	}
 	limit := t.limits(tr.job).PendingTimeout
-	if err := t.notice(ctx, tr, found.kind, ordinal, taskbridge.LevelWarning, found.text); err != nil || limit < 0 {
+	if err := t.notice(ctx, tr, found.kind, ordinal, taskbridge.LevelWarning, found.text); err != nil || limit < 0 || found.endless {
 		return err
 	}
 	if wait := since.Add(limit).Sub(now); wait > 0 {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -88,7 +89,7 @@ func TestATypeMayWaitForEver(t *testing.T) {
 func TestAQuotaIsToldByTheEventsOfTheJob(t *testing.T) {
 	play(t, func(s *scene) {
 		s.watch(nil)
-		s.job(nil)
+		s.job(func(job *batchv1.Job) { job.Status.StartTime = new(metav1.Now()) })
 		_, err := s.client.CoreV1().Events("ns").Create(s.t.Context(), &corev1.Event{
 			ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "ns"}, Type: corev1.EventTypeWarning, Reason: "FailedCreate",
 			InvolvedObject: corev1.ObjectReference{Kind: "Job", Namespace: "ns", Name: jobName(defaultInstance, s.task.ID), UID: "job"},

@@ -27,6 +27,7 @@ type track struct {
 	// is when the Job was last told to stop.
 	ended, recorded bool
 	stopped         time.Time
+	refused         time.Time // when the cluster last refused to be told
 	// unknown counts the looks that found no row.
 	unknown int
 	foreign bool // it was told that the Job is no task's
@@ -53,6 +54,8 @@ const (
 	cleanupTime = 5 * time.Minute
 	// stopInterval is the time after which a Job that goes on is told to stop again.
 	stopInterval = 10 * time.Minute
+	// markInterval is the time between tries to mark a Job where that is refused.
+	markInterval = 10 * time.Minute
 	// behindLimit is how long the cache of pods may be behind.
 	behindLimit = 2 * time.Second
 	// maxLastPods bounds the pods that are remembered of a Job after they have gone.

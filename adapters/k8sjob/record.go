@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -71,22 +72,34 @@ func (t *term) notice(ctx context.Context, tr *track, source string, ordinal int
 // markRecorded tells the cluster that the Job's end is recorded: it leaves the
 // caches, and may be deleted when its time is over. A Job that is gone is done.
 func (t *term) markRecorded(ctx context.Context, tr *track) error {
+	now := t.Clock.Now()
+	if wait := tr.refused.Add(markInterval).Sub(now); !tr.refused.IsZero() && wait > 0 {
+		t.later(tr, wait)
+		return nil
+	}
 	ttl := t.limits(tr.job).TTL
 	patch := map[string]any{
-		// Of another Job of this name the API server says that it is a conflict.
+		// Of another Job of this name the API server says that it may not be changed.
 		"metadata": map[string]any{"uid": tr.job.uid, "labels": map[string]string{labelRecorded: "true"}},
 	}
 	if ttl >= 0 {
-		patch["spec"] = map[string]any{"ttlSecondsAfterFinished": int32(ttl / time.Second)}
+		patch["spec"] = map[string]any{"ttlSecondsAfterFinished": int32(min(ttl/time.Second, math.MaxInt32))}
 	}
 	body, err := json.Marshal(patch)
 	if err != nil {
 		return err
 	}
 	_, err = t.Client.BatchV1().Jobs(tr.job.namespace).Patch(ctx, tr.job.name, types.MergePatchType, body, metav1.PatchOptions{})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	switch {
+	case err == nil, apierrors.IsNotFound(err), isAnother(err):
+		tr.recorded = true
+	case apierrors.IsForbidden(err), refused(err):
+		// A role or a policy is in the way, of each Job that ends: that takes its time.
+		t.Logger.Error("a Job whose end is recorded may not be marked, and stays", "job", tr.key, "error", err)
+		tr.refused = now
+		t.later(tr, markInterval)
+	default:
 		return fmt.Errorf("mark the Job as recorded: %w", err)
 	}
-	tr.recorded = true
 	return nil
 }

@@ -55,6 +55,15 @@ func checkTemplate(job *batchv1.Job, instance string) error {
 	r.add(pod.Spec.RestartPolicy != "" && pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
 		"has restartPolicy %s: it must be Never, since each pod is an attempt of its own; backoffLimit says how many there may be", pod.Spec.RestartPolicy)
 	r.add(len(pod.Spec.Containers) == 0, "has no containers")
+	for _, container := range pod.Spec.Containers {
+		r.add(container.RestartPolicy != nil && *container.RestartPolicy != corev1.ContainerRestartPolicyNever || len(container.RestartPolicyRules) > 0,
+			"has restartPolicy or restartPolicyRules in the container %q: each pod is one attempt, and its containers run once", container.Name)
+	}
+	for _, container := range pod.Spec.InitContainers {
+		r.add(slices.ContainsFunc(container.RestartPolicyRules, func(rule corev1.ContainerRestartRule) bool {
+			return rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+		}), "has a rule in the init container %q that restarts all containers: each pod is one attempt, and its containers run once", container.Name)
+	}
 	for _, volume := range pod.Spec.Volumes {
 		r.add(volume.Name == volumeName, "has a volume named %q: that is the adapter's own", volumeName)
 	}

@@ -21,6 +21,9 @@ type trouble struct {
 	since     int64
 	// quiet is for how many seconds it is nothing out of the ordinary.
 	quiet int64
+	// endless: the work has ended, and another container keeps the pod; that is told,
+	// and no end.
+	endless bool
 }
 
 // The kinds of what is told once, as the sources of notices.
@@ -57,21 +60,24 @@ func troubleOfPod(pod *corev1.Pod) *trouble {
 		since = max(since, unix(&initialized.LastTransitionTime))
 	}
 	creating := pod.Status.StartTime != nil
-	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
-		for _, status := range statuses {
-			switch state := status.State; {
-			case state.Terminated != nil:
-				since = max(since, unix(&state.Terminated.FinishedAt))
-				creating = false
-			case state.Running != nil:
-				creating = false
-			case state.Waiting != nil:
-				if t := troubleOfContainer(status.Name, state.Waiting); t != nil {
-					t.since = since
-					return t
-				}
+	var found *trouble
+	for i, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		switch state := status.State; {
+		case state.Terminated != nil:
+			since = max(since, unix(&state.Terminated.FinishedAt))
+			creating = false
+		case state.Running != nil:
+			creating = false
+			if i < len(pod.Status.InitContainerStatuses) && !isSidecar(pod, status.Name) {
+				return nil // what waits beside it is a sidecar, and holds up nothing
 			}
+		case state.Waiting != nil && found == nil:
+			found = troubleOfContainer(status.Name, state.Waiting)
 		}
+	}
+	if found != nil {
+		found.since = since
+		return found
 	}
 	ready := podCondition(pod, corev1.PodReadyToStartContainers)
 	if creating && ready != nil && ready.Status == corev1.ConditionFalse {
@@ -96,13 +102,13 @@ func troubleOfContainer(name string, waiting *corev1.ContainerStateWaiting) *tro
 }
 
 // troubleOfCreation says what keeps the Job's pod from being made, by the last
-// warning about it. It counts from when the Job was started, or lost the pod before:
+// warning about it. It counts from when the Job was started, or lost the pod before,
 // one of there, or of those that have left.
 func troubleOfCreation(job *jobLevel, there, left []*podLevel, warning *eventLevel) *trouble {
-	if warning == nil || job.suspended || job.deleting {
-		return nil
+	if warning == nil || job.suspended || job.deleting || job.started == 0 {
+		return nil // of what is not started yet the warning would be told once more then
 	}
-	since := max(job.created, job.started)
+	since := job.started
 	if slices.ContainsFunc(there, func(pod *podLevel) bool { return !pod.over() }) {
 		return nil
 	}

@@ -39,19 +39,34 @@ func TestTroubleOfAPodIsToldByKindAndSinceWhen(t *testing.T) {
 		{Name: "first", State: exited(0, "Completed", "")},
 		{Name: "second", State: waitingFor("ErrImagePull", "m")},
 	}
+	// sidecar adds a sidecar that has crashed, before the init container "fetch".
+	sidecar := func(pod *corev1.Pod, fetch corev1.ContainerState) *corev1.Pod {
+		pod.Spec.InitContainers = []corev1.Container{{Name: "proxy", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}, {Name: "fetch"}}
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{
+			{Name: "proxy", State: waitingFor("CrashLoopBackOff", "m")}, {Name: "fetch", State: fetch},
+		}
+		return pod
+	}
+	besideInit := sidecar(pendingPod(waitingFor("PodInitializing", "")), corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at(21)}})
+	afterFetch := sidecar(pendingPod(waitingFor("PodInitializing", "")), exited(0, "Completed", ""))
+	helper := pendingPod(exited(0, "Completed", ""))
+	helper.Status.ContainerStatuses = append(helper.Status.ContainerStatuses, corev1.ContainerStatus{Name: "helper", State: waitingFor("ErrImagePull", "m")})
 	notReady := condition(corev1.PodReadyToStartContainers, corev1.ConditionFalse, "", 20)
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod
 		want *trouble
 	}{
 		"none":             {pendingPod(waitingFor("ContainerCreating", "")), nil},
-		"no node takes it": {noStart(pendingPod(waitingFor("", ""), condition(corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonUnschedulable, 12))), &trouble{noticeUnschedulable, CodeUnschedulable, "no node takes the pod: m", true, at(12).Unix(), 0}},
+		"no node takes it": {noStart(pendingPod(waitingFor("", ""), condition(corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonUnschedulable, 12))), &trouble{noticeUnschedulable, CodeUnschedulable, "no node takes the pod: m", true, at(12).Unix(), 0, false}},
 		"held by a queue":  {noStart(pendingPod(waitingFor("", ""), condition(corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonSchedulingGated, 12))), nil},
-		"image":            {pendingPod(waitingFor("ErrImageNeverPull", "m")), &trouble{noticeImage, CodeImage, `the image cannot be had: ErrImageNeverPull of container "work": m`, false, at(20).Unix(), 0}},
-		"image after containers that took their time": {afterInit, &trouble{noticeImage, CodeImage, `the image cannot be had: ImagePullBackOff of container "work": m`, false, at(300).Unix(), 0}},
-		"image of an init container":                  {ofInit, &trouble{noticeImage, CodeImage, `the image cannot be had: ErrImagePull of container "second": m`, false, at(50).Unix(), 0}},
-		"configuration":                               {pendingPod(waitingFor("CreateContainerConfigError", "m")), &trouble{noticeConfig, CodeConfig, `the container cannot be made: CreateContainerConfigError of container "work": m`, false, at(20).Unix(), 0}},
-		"volume":                                      {pendingPod(waitingFor("ContainerCreating", ""), notReady), &trouble{noticeConfig, CodeConfig, "the pod's containers cannot be made yet: a volume (a Secret, ConfigMap or claim that is not there, say) or its network is not ready", false, at(20).Unix(), mountQuiet}},
+		"image":            {pendingPod(waitingFor("ErrImageNeverPull", "m")), &trouble{noticeImage, CodeImage, `the image cannot be had: ErrImageNeverPull of container "work": m`, false, at(20).Unix(), 0, false}},
+		"image after containers that took their time":           {afterInit, &trouble{noticeImage, CodeImage, `the image cannot be had: ImagePullBackOff of container "work": m`, false, at(300).Unix(), 0, false}},
+		"image of an init container":                            {ofInit, &trouble{noticeImage, CodeImage, `the image cannot be had: ErrImagePull of container "second": m`, false, at(50).Unix(), 0, false}},
+		"a sidecar that crashes while an init container works":  {besideInit, nil},
+		"a sidecar that crashes after an init container worked": {afterFetch, &trouble{noticeConfig, CodeConfig, `the container cannot be made: CrashLoopBackOff of container "proxy": m`, false, at(50).Unix(), 0, false}},
+		"image of another container when the work has ended":    {helper, &trouble{noticeImage, CodeImage, `the image cannot be had: ErrImagePull of container "helper": m`, false, at(50).Unix(), 0, true}},
+		"configuration": {pendingPod(waitingFor("CreateContainerConfigError", "m")), &trouble{noticeConfig, CodeConfig, `the container cannot be made: CreateContainerConfigError of container "work": m`, false, at(20).Unix(), 0, false}},
+		"volume":        {pendingPod(waitingFor("ContainerCreating", ""), notReady), &trouble{noticeConfig, CodeConfig, "the pod's containers cannot be made yet: a volume (a Secret, ConfigMap or claim that is not there, say) or its network is not ready", false, at(20).Unix(), mountQuiet, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := levelOfPod(test.pod, nil).trouble
@@ -92,12 +107,13 @@ func TestTroubleWithMakingAPodCountsFromWhenItWasOwed(t *testing.T) {
 		code    string
 		since   metav1.Time
 	}{
-		"no warning":               {*job, nil, nil, nil, "", at(0)},
-		"quota":                    {*job, nil, nil, quota, CodeQuota, at(5)},
-		"not allowed":              {*job, nil, nil, denied, CodeConfig, at(5)},
-		"a pod there":              {*job, []*podLevel{over, {created: at(50).Unix()}}, nil, quota, "", at(0)},
-		"after a pod":              {*job, []*podLevel{over}, nil, quota, CodeQuota, at(40)},
-		"after a pod that is gone": {*job, nil, []*podLevel{{created: at(50).Unix()}}, quota, CodeQuota, at(50)},
+		"no warning":                     {*job, nil, nil, nil, "", at(0)},
+		"quota":                          {*job, nil, nil, quota, CodeQuota, at(5)},
+		"not allowed":                    {*job, nil, nil, denied, CodeConfig, at(5)},
+		"a pod there":                    {*job, []*podLevel{over, {created: at(50).Unix()}}, nil, quota, "", at(0)},
+		"after a pod":                    {*job, []*podLevel{over}, nil, quota, CodeQuota, at(40)},
+		"not started by the cluster yet": {jobLevel{created: at(0).Unix()}, nil, nil, quota, "", at(0)},
+		"after a pod that is gone":       {*job, nil, []*podLevel{{created: at(50).Unix()}}, quota, CodeQuota, at(50)},
 		"a warning of before a pod that is gone": {
 			*job, nil, []*podLevel{{created: at(110).Unix(), phase: corev1.PodRunning}}, quota, "", at(0),
 		},

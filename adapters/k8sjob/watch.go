@@ -301,6 +301,7 @@ func (w *watcher) reconcile(key string) {
 	n := w.namespaces[namespace]
 	t := w.enter()
 	if t == nil {
+		w.queue.Forget(key)
 		return // all will be looked at when there is one
 	}
 	defer t.acting.Done()
@@ -312,6 +313,7 @@ func (w *watcher) reconcile(key string) {
 	case err == nil:
 		w.queue.Forget(key)
 	case t.ctx.Err() != nil:
+		w.queue.Forget(key)
 	default:
 		level := w.Logger.Warn
 		if errors.Is(err, taskbridge.ErrInvalidArgument) {
