@@ -14,9 +14,10 @@ import (
 type item struct {
 	report taskbridge.Report
 	// plain is the line that the report's message is made of; it is cut where it is
-	// too long. Empty: a report that is too long is dropped.
+	// too long. Empty: a warning takes the place of a report that is too long.
 	plain  string
 	notice string
+	told   bool // the report is a warning in the place of one that may not be recorded
 	bytes  int
 }
 
@@ -204,13 +205,19 @@ func (o *outbox) try(ctx context.Context, batch []item) error {
 	return err
 }
 
-// amend shortens the report that may not be recorded, or takes it out.
+// amend shortens the report that may not be recorded, tells of it in its place, or
+// takes it out. The same report always makes the same of it.
 func (o *outbox) amend(batch []item, wrong *taskbridge.ReportError) []item {
 	it := &batch[wrong.Index]
 	// How long a line may be depends on what it looks like in JSON.
 	if errors.Is(wrong, taskbridge.ErrPayloadTooLarge) && len(it.plain) >= 64 {
 		it.plain = cutText(it.plain, len(it.plain)/2)
 		it.report.Message = plainMessage(it.plain, true)
+		return batch
+	}
+	if !it.told && it.plain == "" {
+		it.told = true
+		it.report = taskbridge.Report{Ordinal: it.report.Ordinal, Message: ignoredReport(wrong)}
 		return batch
 	}
 	o.dropped(wrong)

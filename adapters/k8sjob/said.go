@@ -95,13 +95,16 @@ func (l *listener) warn(ctx context.Context, ordinal int64, reason error) error 
 	if l.malformed > maxMalformed {
 		return nil
 	}
-	text := "a report of the container was ignored: " + reason.Error()
+	message := ignoredReport(reason)
 	if l.malformed == maxMalformed {
-		text += "; further ones are ignored without a word"
+		message.Text += "; further ones are ignored without a word"
 	}
-	return l.outbox.put(ctx, item{
-		report: taskbridge.Report{Ordinal: ordinal, Message: &taskbridge.Message{Text: text, Level: taskbridge.LevelWarning}}, bytes: len(text),
-	})
+	return l.outbox.put(ctx, item{report: taskbridge.Report{Ordinal: ordinal, Message: message}, bytes: len(message.Text)})
+}
+
+// ignoredReport is what a client is told in the place of a report.
+func ignoredReport(reason error) *taskbridge.Message {
+	return &taskbridge.Message{Text: "a report of the container was ignored: " + reason.Error(), Level: taskbridge.LevelWarning}
 }
 
 // missingOutput is what a client is told, once a pod.
