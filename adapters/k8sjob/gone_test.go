@@ -232,3 +232,27 @@ func TestAPodThatReportedItsOwnEndMayCleanUp(t *testing.T) {
 		}
 	})
 }
+
+func TestAnInspectionLeavesTheEndOfADeletedJobToWhoeverSawIt(t *testing.T) {
+	play(t, func(s *scene) {
+		s.faults.settle.Store(true)
+		e := s.watch(nil)
+		s.job(nil)
+		s.pod("p1", ends(0, "42"))
+		s.final(batchv1.JobComplete, "")
+		s.deletePod("p1")
+		s.deleteJob()
+		s.pass(time.Minute)
+		want := func(knowledge taskbridge.Knowledge) {
+			s.t.Helper()
+			if got, err := e.InspectTask(s.t.Context(), s.row()); err != nil || got.Knowledge != knowledge {
+				s.t.Errorf("an inspection says %+v, %v", got, err)
+			}
+		}
+		want(taskbridge.InspectionRunning)
+		s.faults.settle.Store(false)
+		s.pass(time.Minute)
+		s.wantStream("STARTED COMPLETED")
+		want(taskbridge.InspectionGone)
+	})
+}

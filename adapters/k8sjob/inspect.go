@@ -1,6 +1,7 @@
 package k8sjob
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -33,7 +34,8 @@ type sight struct {
 // nobody seems to do that, its pod's output is read here, for the result.
 //
 // A Job that is not there never was if the submission is not recorded and the work
-// not started; else somebody has deleted it. If the submission is not recorded, what
+// not started; else somebody has deleted it, and the watching records that if it has
+// seen the Job. If the submission is not recorded, what
 // the Job's pod waits for is made if it is missing: who was submitting may have died
 // in between.
 func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskbridge.Inspection, error) {
@@ -42,7 +44,11 @@ func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskb
 	}
 	job, err := e.jobOf(ctx, task)
 	if err == nil && job == nil {
-		return missing(task), nil
+		inspection := missing(task)
+		if inspection.Knowledge == taskbridge.InspectionFinished && e.minds(task) {
+			return known(taskbridge.InspectionRunning), nil
+		}
+		return inspection, nil
 	}
 	var inspection taskbridge.Inspection
 	if err == nil {
@@ -56,6 +62,21 @@ func (e *Executor) InspectTask(ctx context.Context, task taskbridge.Task) (taskb
 
 func known(knowledge taskbridge.Knowledge) taskbridge.Inspection {
 	return taskbridge.Inspection{Knowledge: knowledge}
+}
+
+// minds reports whether this process's watching has seen the task's Job, and is about
+// to record its end as it was last seen, with what its pods still say.
+func (e *Executor) minds(task taskbridge.Task) bool {
+	if e.watcher == nil {
+		return false
+	}
+	t := e.watcher.term()
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tracks[cmp.Or(e.Types[task.Type].Namespace, e.Namespace)+"/"+jobName(e.Instance, task.ID)] != nil
 }
 
 // missing is what is known of a task whose Job is not there.
