@@ -24,7 +24,7 @@ func (e *Executor) hear(ctx context.Context, task taskbridge.Task, pod *podLevel
 	}
 	mute := &mutedRun{unstartedRun: unstartedRun{task: task}}
 	output, err := follow(ctx, pod.object(), pod.container, options, mute)
-	warning := ""
+	var warning string
 	switch {
 	case err != nil && e.Clock.Now().Sub(since) < e.patience():
 		return said{}, fmt.Errorf("read what pod %s said: %w", pod.name, err)
