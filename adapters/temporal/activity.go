@@ -42,15 +42,13 @@ func (a *activityInbound) ExecuteActivity(ctx context.Context, in *interceptor.E
 	if !ok || t.Claim == "" {
 		return a.Next.ExecuteActivity(ctx, in)
 	}
-	reporter := &Reporter{plugin: a.plugin, taskID: t.TaskID, info: info, claim: taskbridge.Claim{
-		ID: t.Claim, Token: t.Token, Producer: sharedProducer("activity", info.ActivityID, activityProducers),
-	}}
-	reporter.steps.claim = reporter.claim
-	reporter.steps.claim.Producer = sharedProducer(stepProducer, info.ActivityID, stepReporters)
 	var before handedOn
-	if payload := interceptor.Header(ctx)[numberingKey]; payload != nil && a.plugin.DataConverter.FromPayload(payload, &before) == nil {
-		reporter.steps.since = before.Since
+	if payload := interceptor.Header(ctx)[numberingKey]; payload == nil || a.plugin.DataConverter.FromPayload(payload, &before) != nil {
+		before = handedOn{}
 	}
+	reporter := &Reporter{plugin: a.plugin, taskID: t.TaskID, info: info, claim: taskbridge.Claim{ID: t.Claim, Token: t.Token}}
+	reporter.name(before.Turn)
+	reporter.steps.since = before.Since
 	defer reporter.close()
 	return a.Next.ExecuteActivity(context.WithValue(ctx, reporterKey{}, reporter), in)
 }
@@ -64,7 +62,8 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 			input = with.TaskInput()
 		}
 	}
-	claim := taskbridge.Claim{ID: fmt.Sprintf("%s/%d", info.ActivityRunID, info.Attempt), Token: input.Token}
+	claim := attemptClaim(info.ActivityRunID, info.Attempt)
+	claim.Token = input.Token
 	left := heartbeatDetails(ctx)
 	waited := keepAlive(ctx, info, func() []any { return left })
 	run, err := a.start(ctx, taskID, claim)
@@ -76,8 +75,8 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 		return nil, fmt.Errorf("start task %s: %w", taskID, err)
 	}
 	reporter := &Reporter{plugin: a.plugin, taskID: taskID, info: info, run: run, alone: true}
-	claim.Producer = stepProducer
-	reporter.steps.claim = claim
+	reporter.steps.claim = taskbridge.Claim{ID: claim.ID, Token: claim.Token, Producer: stepProducer}
+	reporter.steps.formerly = stepProducer
 	defer reporter.close()
 	work, stop := taskbridge.WorkContext(ctx, run)
 	defer stop()
@@ -89,6 +88,32 @@ func (a *activityInbound) alone(ctx context.Context, in *interceptor.ExecuteActi
 	return result, a.ended(ctx, run, info, input, result, err)
 }
 
+// name names the producers of an activity that a workflow has called.
+func (r *Reporter) name(turn uint32) {
+	r.steps.claim = r.claim
+	r.steps.formerly = sharedProducer(stepProducer, r.info.ActivityID, stepReporters)
+	if turn == 0 {
+		r.claim.Producer = sharedProducer("activity", r.info.ActivityID, formerActivityProducers)
+		r.steps.claim.Producer = r.steps.formerly
+		return
+	}
+	r.claim.Producer = producerOf("activity", turn-1, activityProducers)
+	r.steps.claim.Producer = producerOf(stepProducer, turn-1, stepReporters)
+}
+
+// replacedAttempts is how many attempts before it an attempt is said to replace.
+const replacedAttempts = 16
+
+// attemptClaim is the claim of an attempt of an activity that stands alone. The start
+// of an earlier one, which its worker or a server was held up with, comes to nothing.
+func attemptClaim(runID string, attempt int32) taskbridge.Claim {
+	claim := taskbridge.Claim{ID: fmt.Sprintf("%s/%d", runID, attempt)}
+	for before := max(1, attempt-replacedAttempts); before < attempt; before++ {
+		claim.Replaces = append(claim.Replaces, fmt.Sprintf("%s/%d", runID, before))
+	}
+	return claim
+}
+
 // start begins the attempt, and tries again while the lifecycle is away: an error
 // would use up one of Temporal's attempts for nothing.
 func (a *activityInbound) start(ctx context.Context, taskID string, claim taskbridge.Claim) (taskbridge.Run, error) {
@@ -96,7 +121,7 @@ func (a *activityInbound) start(ctx context.Context, taskID string, claim taskbr
 	ctx, cancel := context.WithTimeout(ctx, a.plugin.Patience)
 	defer cancel()
 	for pause := first; ; pause = min(2*pause, most) {
-		run, err := a.plugin.Lifecycle.Start(ctx, taskID, claim)
+		run, err := a.plugin.recorder.start(ctx, taskID, claim)
 		if err == nil {
 			return run, nil
 		}

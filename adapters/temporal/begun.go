@@ -25,11 +25,12 @@ const outsideProducer = "executor"
 // startFor starts the task on behalf of its work, which has begun, unless somebody
 // has. Repeating it changes nothing. A task with a cancellation intent is left to the
 // cancellation: a start would end it while its work goes on.
-func (e *Executor) startFor(ctx context.Context, task taskbridge.Task, claim string) error {
-	if task.Attempt > 0 || task.Status.Terminal() || !task.Cancellation.RequestedAt.IsZero() || claim == "" {
+func (e *Executor) startFor(ctx context.Context, task taskbridge.Task, claim taskbridge.Claim) error {
+	if task.Attempt > 0 || task.Status.Terminal() || !task.Cancellation.RequestedAt.IsZero() || claim.ID == "" {
 		return nil
 	}
-	run, err := e.Lifecycle.Start(ctx, task.ID, taskbridge.Claim{ID: claim, Producer: outsideProducer, Epoch: 1})
+	claim.Producer, claim.Epoch = outsideProducer, 1
+	run, err := e.Lifecycle.Start(ctx, task.ID, claim)
 	switch {
 	case err == nil:
 		return run.Close()
@@ -44,7 +45,7 @@ func (e *Executor) startFor(ctx context.Context, task taskbridge.Task, claim str
 
 // tryStartFor is startFor where what is asked is something else. The next look tries
 // again.
-func (e *Executor) tryStartFor(ctx context.Context, task taskbridge.Task, claim string) {
+func (e *Executor) tryStartFor(ctx context.Context, task taskbridge.Task, claim taskbridge.Claim) {
 	if err := e.startFor(ctx, task, claim); err != nil {
 		e.Logger.Warn("task not started for its work yet", "taskId", task.ID, "error", err)
 	}
@@ -123,7 +124,7 @@ func (e *Executor) stopActivity(ctx context.Context, task taskbridge.Task, reaso
 		return true, nil
 	}
 	e.logStray(task)
-	if activityClaim(description) == "" || e.graceSince(task, task.FinishedAt) {
+	if activityClaim(description).ID == "" || e.graceSince(task, task.FinishedAt) {
 		return true, handle.Terminate(ctx, client.TerminateActivityOptions{Reason: reason})
 	}
 	return e.Types[task.Type].Cancel.TerminateAfter == 0, handle.Cancel(ctx, client.CancelActivityOptions{Reason: reason})

@@ -94,7 +94,7 @@ func (e *Executor) inspectWorkflow(ctx context.Context, task taskbridge.Task) (t
 			return taskbridge.Inspection{}, err
 		}
 		if begun {
-			e.tryStartFor(ctx, task, info.GetFirstRunId())
+			e.tryStartFor(ctx, task, taskbridge.Claim{ID: info.GetFirstRunId()})
 		} else if open(info.GetStatus()) {
 			return known(taskbridge.InspectionWaiting), nil
 		}
@@ -237,17 +237,18 @@ func activityBegun(description *client.ActivityExecutionDescription) bool {
 	return description.RawResponse.GetInfo().GetLastStartedTime() != nil
 }
 
-// activityClaim is the claim of the latest attempt that has begun, "" if none has.
-func activityClaim(description *client.ActivityExecutionDescription) string {
+// activityClaim is the claim of the latest attempt that has begun, the zero value if
+// none has.
+func activityClaim(description *client.ActivityExecutionDescription) taskbridge.Claim {
 	if !activityBegun(description) {
-		return ""
+		return taskbridge.Claim{}
 	}
 	attempt := description.Attempt
 	switch description.RunState {
 	case enumspb.PENDING_ACTIVITY_STATE_SCHEDULED, enumspb.PENDING_ACTIVITY_STATE_PAUSED:
 		attempt = max(1, attempt-1) // the next one, which is still to begin
 	}
-	return fmt.Sprintf("%s/%d", description.ActivityRunID, attempt)
+	return attemptClaim(description.ActivityRunID, attempt)
 }
 
 // activityEnd is the end of an activity that stands alone and failed. One that the

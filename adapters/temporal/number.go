@@ -19,6 +19,9 @@ type numbering struct {
 	// search: nobody else reports as this producer, nor has done before the event
 	// that since is.
 	search bool
+	// children and activities count those that were called; names is how many the
+	// children have.
+	children, activities, names uint32
 }
 
 // numberingKey is the header's key of what a run hands on: to a child that reports,
@@ -30,13 +33,36 @@ type handedOn struct {
 	// Epoch is the last one of the run before, Since the place of its last report.
 	Epoch int64 `json:"epoch,omitempty"`
 	Since int64 `json:"since,omitempty"`
+	// Turn picks the name that a child or an activity reports under; 0 where a version
+	// has called it that gave none.
+	Turn uint32 `json:"turn,omitempty"`
+	// Children and Activities count those that the runs before have called. Names is
+	// how many the children have.
+	Children   uint32 `json:"children,omitempty"`
+	Activities uint32 `json:"activities,omitempty"`
+	Names      uint32 `json:"names,omitempty"`
 }
 
 // newNumbering begins the numbering of a run that has begun at the time: every
 // later run of its chain begins later, and a reset repeats the one that it resets.
 // Clocks may differ; what the run before has handed on may not be undercut.
 func newNumbering(begun time.Time, before handedOn, search bool) *numbering {
-	return &numbering{epoch: max(1, begun.UnixMicro(), before.Epoch+1), since: before.Since, search: search}
+	return &numbering{
+		epoch: max(1, begun.UnixMicro(), before.Epoch+1), since: before.Since, search: search,
+		children: before.Children, activities: before.Activities, names: formerChildReporters,
+	}
+}
+
+// betweenRetries is by how much a clock may go back between a run and the one that
+// Temporal starts in its place.
+const betweenRetries = time.Hour
+
+// retried has the epoch of a run, of which so many were tried before, be above theirs
+// whatever the clocks say: nothing of them is handed on.
+func (n *numbering) retried(attempt int32) {
+	const most = 1_000_000 // they last for a century then
+	n.epoch += min(max(0, int64(attempt)-1), most) * betweenRetries.Microseconds()
+	n.epoch = min(n.epoch, taskbridge.MaxReportOrdinal)
 }
 
 // take notes the answer to a report.
@@ -65,11 +91,16 @@ func (r *recorder) number(ctx context.Context, event taskEvent) (verdict, error)
 		again := event
 		again.Epoch = climb.epoch
 		reported, err := r.numberOnce(ctx, again, report)
-		if reusedOrStale(err) && climb.up(r.clock.Now()) {
-			if event.Search {
+		if reusedOrStale(err) {
+			// Under the same epoch it is searched for and not recorded: what is there does
+			// not take the place of another epoch, and of the next report nothing is said.
+			if event.Search && report.Verify == taskbridge.VerifyDuplicate {
 				report.Verify = taskbridge.VerifyAlways
+				continue
 			}
-			continue
+			if climb.up(r.clock.Now()) {
+				continue
+			}
 		}
 		if err == nil && len(reported.Refused) > 0 {
 			err = reported.Refused[0].Err

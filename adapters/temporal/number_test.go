@@ -4,6 +4,7 @@ package temporaladapter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
@@ -77,8 +80,14 @@ type replica struct {
 // report makes the next report. One that is lost has not come into the history.
 func (r *replica) report(lost bool) {
 	r.t.Helper()
+	r.as(workflowReports, lost)
+}
+
+// as makes the next report under the name.
+func (r *replica) as(producer string, lost bool) {
+	r.t.Helper()
 	event := taskEvent{
-		TaskID: r.taskID, Claim: "claim", Producer: workflowReports, Epoch: r.history.epoch, Ordinal: int64(r.next + 1), Since: r.history.since, Search: r.history.search,
+		TaskID: r.taskID, Claim: "claim", Producer: producer, Epoch: r.history.epoch, Ordinal: int64(r.next + 1), Since: r.history.since, Search: r.history.search,
 		Message: &taskbridge.Message{Text: r.content[r.next]},
 	}
 	answer, err := r.recorder.RecordTaskEvent(r.t.Context(), event)
@@ -156,6 +165,102 @@ func TestARunWhoseClockIsBehindGoesOnUnderAHigherEpoch(t *testing.T) {
 	if next.epoch != slow.history.epoch+1 || next.since != 6 {
 		t.Errorf("the next run begins at %+v", next)
 	}
+}
+
+// TestAWorkerThatGoesOnWithARunWhoseNextOneReportsAddsNothing has a worker make the
+// reports of a run again, late and in any order with those of the run that continues
+// it.
+func TestAWorkerThatGoesOnWithARunWhoseNextOneReportsAddsNothing(t *testing.T) {
+	h := newRecording(t)
+	random := rand.New(rand.NewPCG(5, 6))
+	for story := range 300 {
+		id := h.task()
+		first, next := []string{"first 0", "first 1", "first 2"}, []string{"next 0", "next 1", "next 2", "next 3"}
+		now := time.Now()
+		valid := &replica{h, id, first, *newNumbering(now, handedOn{}, true), 0}
+		late := &replica{h, id, first, *newNumbering(now, handedOn{}, true), 0}
+		for valid.next < len(first) {
+			valid.report(random.IntN(3) == 0)
+		}
+		begun := now.Add(time.Duration(random.IntN(4000)-2000) * time.Millisecond) // clocks differ
+		handed := handedOn{Epoch: valid.history.epoch, Since: valid.history.since}
+		valid = &replica{h, id, next, *newNumbering(begun, handed, true), 0}
+		for valid.next < len(next) {
+			if random.IntN(2) == 0 && late.next < len(first) {
+				late.report(random.IntN(3) == 0)
+			} else {
+				valid.report(random.IntN(3) == 0)
+			}
+		}
+		if got := h.texts(id); !slices.Equal(got, append(first, next...)) {
+			t.Fatalf("story %d: the reports are %q", story, got)
+		}
+	}
+}
+
+// retriedRun is the numbering of a run that a retry policy began.
+func retriedRun(begun time.Time, attempt int32, before handedOn) numbering {
+	n := newNumbering(begun, before, false)
+	n.retried(attempt)
+	return *n
+}
+
+func TestARunThatIsRetriedWhileClocksGoBackReportsOnce(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		back time.Duration
+		want []string
+	}{
+		"not at all":        {0, []string{"same", "same"}},
+		"by minutes":        {59 * time.Minute, []string{"same", "same"}},
+		"further than that": {2 * time.Hour, []string{"same", "same", "same"}},
+	} {
+		for from, before := range map[string]handedOn{"from the beginning": {}, "behind a run that went on as new": {Epoch: now.Add(-time.Minute).UnixMicro()}} {
+			t.Run(name+" "+from, func(t *testing.T) {
+				h := newRecording(t)
+				id := h.task()
+				first := &replica{h, id, []string{"same"}, retriedRun(now, 1, before), 0}
+				second := &replica{h, id, []string{"same"}, retriedRun(now.Add(-c.back), 2, before), 0}
+				first.report(false)
+				second.report(true)
+				second.report(false)
+				expected := c.want
+				if before.Epoch > 0 && c.back > time.Hour { // which bounds how far back it goes
+					expected = expected[:2]
+				}
+				want(t, h.texts(id), expected...)
+			})
+		}
+	}
+}
+
+func TestRunsThatGoOnAsNewAndAreRetriedReportEachForItself(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{submission: &unwatched, types: map[string]TypeOptions{
+		"insists": {RetryPolicy: &temporal.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumAttempts: 3}},
+	}})
+	p, err := NewPlugin(PluginOptions{Lifecycle: f.lifecycle, Prefix: f.prefix, Logger: f.logger()})
+	must(t, err)
+	w := worker.New(f.client, f.queue, worker.Options{Plugins: []worker.Plugin{p}})
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, in Input) error {
+		if err := ReportMessage(ctx, taskbridge.Message{Text: "same"}); err != nil {
+			return err
+		}
+		switch {
+		case string(in.Input) == "{}":
+			in.Input = []byte(`"again"`)
+			return workflow.NewContinueAsNewError(ctx, "insists", in)
+		case workflow.GetInfo(ctx).Attempt < 3:
+			return errors.New("not yet")
+		}
+		return nil
+	}, workflow.RegisterOptions{Name: "insists"})
+	must(t, w.Start())
+	t.Cleanup(w.Stop)
+	task := f.create("insists", `{}`)
+	f.wantEnd(task, "", false)
+	want(t, f.stream(task), "STARTED {}", `MESSAGE {"message":"same"}`, `MESSAGE {"message":"same"}`, `MESSAGE {"message":"same"}`,
+		`MESSAGE {"message":"same"}`, `COMPLETED {"result":null}`)
 }
 
 func TestAReportThatIsRefusedTakesNoOther(t *testing.T) {

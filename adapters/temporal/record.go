@@ -44,7 +44,9 @@ type verdict struct {
 	// Numbered is in the answer to a start: the run numbers its reports. Histories
 	// of versions that did not have none.
 	Numbered bool `json:"numbered,omitempty"`
-	// Epoch is the one to go on under, where it is another one than the report's.
+	// Epoch is the one to go on under, where it is another one than the report's. In
+	// the answer to a start it is the run's; histories of versions that did not allow
+	// for clocks that go back have none.
 	Epoch int64 `json:"epoch,omitempty"`
 	// Sequence is the report's place in the stream, 0 where it is not known.
 	Sequence int64 `json:"sequence,omitempty"`
@@ -78,7 +80,9 @@ func (r *recorder) RecordTaskEvent(ctx context.Context, event taskEvent) (verdic
 		err = closing
 	}
 	answer, err := judged(err)
-	_, answer.Numbered = run.(taskbridge.NumberedRun)
+	if _, answer.Numbered = run.(taskbridge.NumberedRun); answer.Numbered && event.Outcome == nil && event.Suspension == nil {
+		answer.Epoch = event.Epoch
+	}
 	return answer, err
 }
 
@@ -87,16 +91,23 @@ func (r *recorder) join(ctx context.Context, event taskEvent) (taskbridge.Run, e
 	return r.start(ctx, event.TaskID, taskbridge.Claim{ID: event.Claim, Producer: event.Producer, Token: event.Token, Epoch: event.Epoch})
 }
 
-// start starts a run under an epoch, or without where the server knows of none:
-// what is reported over it may come twice.
+// start starts a run with all that the claim has, or without what the server does not
+// know of. Where that is epochs, what is reported over the run may come twice.
 func (r *recorder) start(ctx context.Context, taskID string, claim taskbridge.Claim) (taskbridge.Run, error) {
-	run, err := r.lifecycle.Start(ctx, taskID, claim)
-	var refused *remote.Error
-	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest && claim.Epoch > 0 {
-		claim.Epoch = 0
-		return r.lifecycle.Start(ctx, taskID, claim)
+	for {
+		run, err := r.lifecycle.Start(ctx, taskID, claim)
+		var refused *remote.Error
+		switch {
+		case !errors.As(err, &refused) || refused.Status != http.StatusBadRequest:
+			return run, err
+		case len(claim.Replaces) > 0:
+			claim.Replaces = nil
+		case claim.Epoch > 0:
+			claim.Epoch = 0
+		default:
+			return run, err
+		}
 	}
-	return run, err
 }
 
 func report(ctx context.Context, run taskbridge.Run, event taskEvent) error {

@@ -1,6 +1,7 @@
 package temporaladapter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,8 +79,11 @@ type steps struct {
 type intent struct {
 	Name     string              `json:"name"`
 	Progress taskbridge.Progress `json:"progress"`
-	Epoch    int64               `json:"epoch"`
-	Ordinal  int64               `json:"ordinal"`
+	// Producer is whose the epoch is; versions that did not say so went by the
+	// activity's id.
+	Producer string `json:"producer,omitempty"`
+	Epoch    int64  `json:"epoch"`
+	Ordinal  int64  `json:"ordinal"`
 	// Since is an event that it comes behind, 0 where none is known.
 	Since int64 `json:"since,omitempty"`
 }
@@ -98,9 +102,11 @@ func (s *steps) add(name string) {
 // stepState is what a [Reporter] has of its steps.
 type stepState struct {
 	claim taskbridge.Claim // of their producer, without an epoch
-	since int64            // the place of the last one, or of what the workflow reported before
-	read  bool
-	kept  steps // by the heartbeat; Done may be ahead
+	// formerly is the producer of an intent that names none.
+	formerly string
+	since    int64 // the place of the last one, or of what the workflow reported before
+	read     bool
+	kept     steps // by the heartbeat; Done may be ahead
 	// doubtful: whether the intent was reported is not known, since an earlier
 	// attempt had it, or an earlier call that failed.
 	doubtful bool
@@ -118,7 +124,7 @@ func (s *stepState) release() {
 
 // next numbers a step behind the one before.
 func (s *stepState) next(name string, progress taskbridge.Progress, now time.Time) intent {
-	next := intent{Name: name, Progress: progress, Epoch: now.UnixMicro(), Ordinal: 1, Since: s.since}
+	next := intent{Name: name, Progress: progress, Producer: s.claim.Producer, Epoch: now.UnixMicro(), Ordinal: 1, Since: s.since}
 	if last := s.kept.Intent; last != nil {
 		next.Epoch, next.Ordinal = last.Epoch, last.Ordinal+1
 	}
@@ -136,7 +142,9 @@ func (r *Reporter) readSteps(ctx context.Context) error {
 			s.kept = steps{}
 			return fmt.Errorf("read the steps that are done: %w", err)
 		}
-		s.doubtful = s.kept.Intent != nil
+		if s.doubtful = s.kept.Intent != nil; s.doubtful {
+			s.claim.Producer = cmp.Or(s.kept.Intent.Producer, s.formerly)
+		}
 	}
 	s.read = true
 	return nil

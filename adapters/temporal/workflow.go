@@ -22,24 +22,38 @@ const changeID = "taskbridge"
 
 const changeVersion = 1
 
-// Names of producers. Children and activities share a few: a stream takes a
-// bounded number of them. Those that share one and report at once take turns.
+// Names of producers. Children and activities have a few, in turn: a stream takes
+// taskbridge.MaxProducers, with two of core's. Those that share one, and report at
+// once, take it from each other.
 const (
 	workflowReports   = "reports"
 	childReports      = "reports-child"
-	childReporters    = 4
-	activityProducers = 16
+	childReporters    = 10
+	activityProducers = 10
 	stepProducer      = "steps"
 	stepReporters     = 8
+	// Of what a version has called that gave no turns, and of children in streams that
+	// may have names of such a version: there is no room for more.
+	formerChildReporters    = 4
+	formerActivityProducers = 16
 	// Of runs that do not number their reports.
 	workflowProducer = "workflow"
 	childProducers   = 8
 )
 
-func sharedProducer(kind, id string, of uint32) string {
+// sharedProducer is a name for what is called so; two may have the same one.
+func sharedProducer(kind, id string, of uint32) string { return producerOf(kind, hashOf(id), of) }
+
+// producerOf is the name of the n-th, which has it to itself as long as no more than
+// so many are there at once.
+func producerOf(kind string, n, of uint32) string {
+	return kind + "-" + strconv.FormatUint(uint64(n%of), 10)
+}
+
+func hashOf(id string) uint32 {
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(id)) // never fails
-	return kind + "-" + strconv.FormatUint(uint64(hash.Sum32()%of), 10)
+	return hash.Sum32()
 }
 
 // workflowInbound is around one run of a workflow.
@@ -58,6 +72,7 @@ type taskWorkflow struct {
 	tag      tag // with its claim
 	producer string
 	child    bool
+	turn     uint32 // of a child
 	actions  *actions
 	reports  *numbering // nil: they have no ordinals
 }
@@ -76,8 +91,7 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 	if t, ok := readTag(interceptor.WorkflowHeader(ctx), w.plugin.DataConverter); ok && t.Claim != "" {
 		task := &taskWorkflow{plugin: w.plugin, tag: t, child: true, producer: sharedProducer("child", info.WorkflowExecution.ID, childProducers)}
 		if before, ok := w.handed(ctx); ok {
-			task.producer = sharedProducer(childReports, info.WorkflowExecution.ID, childReporters)
-			task.reports = newNumbering(info.WorkflowStartTime, before, false)
+			task.numberChild(info, before)
 		}
 		return w.Next.ExecuteWorkflow(workflow.WithValue(ctx, taskWorkflowKey{}, task), in)
 	}
@@ -93,11 +107,24 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 	t.Claim = cmp.Or(info.FirstRunID, info.WorkflowExecution.RunID)
 	// Of a run before that was retried by Temporal nothing is handed on.
 	before, continued := w.handed(ctx)
+	if info.Attempt > 1 { // the one before has the same header, and has reported behind that
+		before.Since, continued = 0, false
+	}
 	task := &taskWorkflow{plugin: w.plugin, tag: t, producer: workflowReports, actions: &actions{}}
 	task.reports = newNumbering(info.WorkflowStartTime, before, continued || info.ContinuedExecutionRunID == "")
+	formerly := task.reports.epoch
+	task.reports.retried(info.Attempt)
 	started, err := task.record(ctx, taskEvent{}, 0)
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case started.Epoch == 0:
+		task.reports.epoch = formerly
+	case info.ContinuedExecutionRunID == "":
+		task.reports.names = childReporters
+	default:
+		task.reports.names = max(task.reports.names, before.Names)
 	}
 	if !started.Numbered {
 		task.producer, task.reports = workflowProducer, nil
@@ -114,6 +141,26 @@ func (w *workflowInbound) ExecuteWorkflow(ctx workflow.Context, in *interceptor.
 		}
 	}
 	return result, err
+}
+
+// numberChild begins the numbering of a child's reports.
+func (t *taskWorkflow) numberChild(info *workflow.Info, before handedOn) {
+	id := info.WorkflowExecution.ID
+	t.reports = newNumbering(info.WorkflowStartTime, before, false)
+	if before.Turn == 0 {
+		t.producer = sharedProducer(childReports, id, formerChildReporters)
+	} else {
+		t.reports.names = max(t.reports.names, before.Names)
+		t.producer = producerOf(childReports, before.Turn-1, t.reports.names)
+		t.turn = before.Turn
+		t.reports.retried(info.Attempt)
+	}
+	if before.Children == 0 && before.Activities == 0 {
+		// What it calls itself has names beside those of what its parent calls, which it
+		// does not know.
+		apart := hashOf(id) % (childReporters * activityProducers * stepReporters)
+		t.reports.children, t.reports.activities = apart, apart
+	}
 }
 
 // outcomeOf is the end of a task that a run has, if it has one: not if the workflow
@@ -168,6 +215,7 @@ func (t *taskWorkflow) record(ctx workflow.Context, event taskEvent, patience ti
 	}
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
+	ctx = workflow.WithValue(ctx, taskWorkflowKey{}, nil) // a recording does not report
 	most := localMost
 	if timeout := workflow.GetInfo(ctx).WorkflowTaskTimeout; timeout > 0 {
 		most = min(most, timeout/2)
@@ -226,20 +274,26 @@ func (w *workflowInbound) handed(ctx workflow.Context) (h handedOn, ok bool) {
 	return h, true
 }
 
-func (w *workflowOutbound) ExecuteActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
-	if task := taskOf(ctx); task != nil {
-		w.mark(ctx, task.tag)
-		if task.reports != nil {
-			w.handOn(ctx, handedOn{Since: task.reports.since})
-		}
+// markActivity lets an activity report.
+func (w *workflowOutbound) markActivity(ctx workflow.Context) {
+	task := taskOf(ctx)
+	if task == nil {
+		return
 	}
+	w.mark(ctx, task.tag)
+	if task.reports != nil {
+		task.reports.activities++
+		w.handOn(ctx, handedOn{Since: task.reports.since, Turn: task.reports.activities})
+	}
+}
+
+func (w *workflowOutbound) ExecuteActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
+	w.markActivity(ctx)
 	return w.Next.ExecuteActivity(ctx, activityType, args...)
 }
 
 func (w *workflowOutbound) ExecuteLocalActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
-	if task := taskOf(ctx); task != nil {
-		w.mark(ctx, task.tag)
-	}
+	w.markActivity(ctx)
 	return w.Next.ExecuteLocalActivity(ctx, activityType, args...)
 }
 
@@ -247,7 +301,8 @@ func (w *workflowOutbound) ExecuteChildWorkflow(ctx workflow.Context, childWorkf
 	if task := taskOf(ctx); task != nil && ctx.Value(reportingChildrenKey{}) != nil {
 		w.mark(ctx, task.tag)
 		if task.reports != nil {
-			w.handOn(ctx, handedOn{Since: task.reports.since})
+			task.reports.children++
+			w.handOn(ctx, handedOn{Since: task.reports.since, Turn: task.reports.children, Names: task.reports.names})
 		}
 	}
 	return w.Next.ExecuteChildWorkflow(ctx, childWorkflowType, args...)
@@ -259,7 +314,10 @@ func (w *workflowOutbound) NewContinueAsNewError(ctx workflow.Context, wfn any, 
 			w.mark(ctx, task.tag)
 		}
 		if task.reports != nil {
-			w.handOn(ctx, handedOn{Epoch: task.reports.epoch, Since: task.reports.since})
+			w.handOn(ctx, handedOn{
+				Epoch: task.reports.epoch, Since: task.reports.since, Turn: task.turn,
+				Children: task.reports.children, Activities: task.reports.activities, Names: task.reports.names,
+			})
 		}
 	}
 	return w.Next.NewContinueAsNewError(ctx, wfn, args...)
