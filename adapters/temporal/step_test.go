@@ -10,6 +10,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
@@ -113,6 +114,67 @@ func TestAStepWhoseProducerWasTakenGoesOnUnderAHigherEpoch(t *testing.T) {
 	f.wantResult(task, "1")
 	want(t, f.stream(task), "STARTED {}", `MESSAGE {"message":"round"}`, `PROGRESS {"progress":1}`, `MESSAGE {"message":"stolen before b"}`,
 		`PROGRESS {"progress":2}`, `MESSAGE {"message":"stolen after b"}`, `PROGRESS {"progress":3}`, `COMPLETED {"result":1}`)
+}
+
+func TestAStepInDoubtWhoseProducerWasTakenIsSearchedForBehindWhatWasReportedBefore(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		before bool // something was reported before the step
+		want   []string
+	}{
+		"behind a report":  {true, []string{`PROGRESS {"progress":0}`, `PROGRESS {"progress":1}`, `MESSAGE {"message":"stolen"}`, `PROGRESS {"progress":2}`}},
+		"the first of all": {false, []string{`PROGRESS {"progress":1}`, `MESSAGE {"message":"stolen"}`, `PROGRESS {"progress":1}`, `PROGRESS {"progress":2}`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, fixtureOptions{types: map[string]TypeOptions{"bare": {}}})
+			p, err := NewPlugin(PluginOptions{Lifecycle: f.lifecycle, Prefix: f.prefix, Logger: f.logger()})
+			must(t, err)
+			w := worker.New(f.client, f.queue, worker.Options{Plugins: []worker.Plugin{p}})
+			w.RegisterWorkflowWithOptions(func(ctx workflow.Context, _ Input) error {
+				ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
+				return workflow.ExecuteActivity(ctx, "walking").Get(ctx, nil)
+			}, workflow.RegisterOptions{Name: "bare"})
+			w.RegisterActivityWithOptions(func(ctx context.Context) error {
+				reporter := ReporterFromContext(ctx)
+				if c.before {
+					if err := reporter.Step(ctx, "before", progress(0)); err != nil {
+						return err
+					}
+				}
+				if err := reporter.Step(ctx, "a", progress(1)); err != nil {
+					return err
+				}
+				if activity.GetInfo(ctx).Attempt == 1 { // whether a was recorded is for the next attempt to find out
+					return errors.Join(f.steal(ctx, reporter, 2*time.Minute, "stolen"), errors.New("killed"))
+				}
+				return reporter.Step(ctx, "b", progress(2))
+			}, activity.RegisterOptions{Name: "walking"})
+			must(t, w.Start())
+			t.Cleanup(w.Stop)
+			task := f.create("bare", `{}`)
+			f.wantEnd(task, "", false)
+			want(t, f.stream(task), append(append([]string{"STARTED {}"}, c.want...), `COMPLETED {"result":null}`)...)
+		})
+	}
+}
+
+func TestAStepThatAVersionBeforeLeftIsRepeatedUnderItsName(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{})
+	f.walk(func(ctx context.Context, reporter *Reporter, attempt int32) error {
+		if attempt > 1 {
+			return errors.Join(reporter.Step(ctx, "left", progress(1)), reporter.Step(ctx, "other", progress(2)))
+		}
+		s := &reporter.steps
+		s.claim.Producer = s.formerly
+		left := s.next("left", progress(1), time.Now())
+		left.Producer = ""
+		return errors.Join(reporter.intend(ctx, left), reporter.step(ctx), errors.New("killed"))
+	})
+	task := f.create("mixed", oneRound)
+	f.wantResult(task, "1")
+	want(t, f.stream(task), "STARTED {}", `MESSAGE {"message":"round"}`, `PROGRESS {"progress":1}`, `PROGRESS {"progress":2}`, `COMPLETED {"result":1}`)
 }
 
 func TestAnAttemptThatTemporalHasReplacedMakesNoStep(t *testing.T) {
