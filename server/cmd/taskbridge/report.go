@@ -116,6 +116,7 @@ func (f *reportFlags) flagSet(environ []string) *pflag.FlagSet {
 	flags.StringVar(&f.opts.Claim, "claim", env("TASKBRIDGE_CLAIM"), "identity of this execution of the work; else TASKBRIDGE_CLAIM, or a random one in the state file")
 	flags.StringVar(&f.opts.StateFile, "state-file", env("TASKBRIDGE_STATE_FILE"), "what the reports share; else TASKBRIDGE_STATE_FILE, or one below the folder for temporary files")
 	flags.DurationVar(&f.opts.Timeout, "timeout", 30*time.Second, "time for the report, with its repetitions")
+	flags.DurationVar(&f.opts.TryTimeout, "try-timeout", 10*time.Second, "time for a connection, and for the answer to one try")
 	f.opts.Token = env("TASKBRIDGE_TOKEN")
 	return flags
 }
@@ -143,8 +144,8 @@ func (f *reportFlags) report(kind string, words []string, stdin io.Reader) (r wo
 		}
 		return r, fmt.Errorf("%s takes %s, not %d (quote what is one)", kind, takes, len(words))
 	}
-	if f.opts.Timeout <= 0 || f.wait < 0 || f.wait > workerapi.MaxWait {
-		return r, errors.New("--timeout must be more than 0, and --wait from 0 to 60s")
+	if f.opts.Timeout <= 0 || f.opts.TryTimeout <= 0 || f.wait < 0 || f.wait > workerapi.MaxWait {
+		return r, errors.New("--timeout and --try-timeout must be more than 0, and --wait from 0 to 60s")
 	}
 	word := strings.Join(words, "")
 	switch kind {

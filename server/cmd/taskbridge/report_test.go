@@ -296,6 +296,28 @@ func TestATokenThatHasExpiredIsRenewedUnlessTheTaskRunsElsewhere(t *testing.T) {
 	other.must("result")
 }
 
+func TestATryThatIsNeverAnsweredIsGivenUpForAnother(t *testing.T) {
+	d := newDesk(t)
+	again := make(chan struct{})
+	d.answers = func(n int64, _ http.ResponseWriter) bool {
+		switch n {
+		case 2: // the report, behind the start
+			select {
+			case <-again:
+			case <-t.Context().Done():
+			}
+			return true
+		case 3:
+			close(again)
+		}
+		return false
+	}
+	d.must("message", "one", "--try-timeout", "200ms", "--timeout", "2m")
+	if got, want := d.stream(), `STARTED{}`+"\n"+`MESSAGE{"message":"one"}`; got != want {
+		t.Errorf("the stream is\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestWhatKeepsAReportFromBeingRecordedIsSaid(t *testing.T) {
 	d := newDesk(t)
 	for _, test := range []struct {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -35,11 +36,20 @@ type api struct {
 	client http.Client
 }
 
-func newAPI(server, taskID string) *api {
+// newAPI makes one whose tries are given up after tryTimeout without a connection, or
+// without an answer that begins: a server that moves to another machine leaves
+// connections behind on which nothing comes any more.
+func newAPI(server, taskID string, tryTimeout time.Duration) *api {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: tryTimeout}).DialContext
+	transport.TLSHandshakeTimeout, transport.ResponseHeaderTimeout = tryTimeout, tryTimeout
 	return &api{
 		base: strings.TrimSuffix(server, "/") + workerapi.BasePath + url.PathEscape(taskID) + "/",
-		// A token goes where it was meant to go.
-		client: http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		client: http.Client{
+			Transport: transport,
+			// A token goes where it was meant to go.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
 }
 

@@ -5,6 +5,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -41,6 +42,9 @@ type Options struct {
 	StateFile string
 	// Timeout bounds one report, with its repetitions.
 	Timeout time.Duration
+	// TryTimeout bounds the wait for a connection, and for the answer to a request
+	// that was sent; 0: 10 s. [Session.Check] adds the time that the server is to wait.
+	TryTimeout time.Duration
 }
 
 // Errors that say what the work is to do.
@@ -91,7 +95,7 @@ func Open(ctx context.Context, opts Options) (*Session, error) {
 	if u, err := url.Parse(opts.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("the server's address (TASKBRIDGE_URL) must be http://host or https://host, with a port and a path if need be")
 	}
-	s := &Session{opts: opts, path: opts.StateFile, api: newAPI(opts.URL, opts.TaskID)}
+	s := &Session{opts: opts, path: opts.StateFile, api: newAPI(opts.URL, opts.TaskID, opts.tryTimeout())}
 	if s.path == "" {
 		var err error
 		if s.path, err = defaultStateFile(opts); err != nil {
@@ -104,6 +108,8 @@ func Open(ctx context.Context, opts Options) (*Session, error) {
 	}
 	return s, nil
 }
+
+func (o Options) tryTimeout() time.Duration { return cmp.Or(o.TryTimeout, 10*time.Second) }
 
 // turn waits until nobody else reports, and reads the state.
 func (s *Session) turn(ctx context.Context) error {
@@ -307,10 +313,12 @@ func (s *Session) Report(ctx context.Context, report workerapi.Report) error {
 // as wait says. Others may report meanwhile.
 func (s *Session) Check(ctx context.Context, wait time.Duration) (workerapi.AttemptResponse, error) {
 	var answer workerapi.AttemptResponse
-	path := "attempt?waitTimeoutMs=" + strconv.FormatInt(min(wait, workerapi.MaxWait).Milliseconds(), 10)
+	wait = min(wait, workerapi.MaxWait)
+	waiting := newAPI(s.opts.URL, s.opts.TaskID, s.opts.tryTimeout()+wait)
+	path := "attempt?waitTimeoutMs=" + strconv.FormatInt(wait.Milliseconds(), 10)
 	var mine bool
 	err := s.attempt(ctx, func(token string) (err error) {
-		mine, err = s.aside(ctx, func() error { return s.api.get(ctx, path, token, &answer) })
+		mine, err = s.aside(ctx, func() error { return waiting.get(ctx, path, token, &answer) })
 		return err
 	})
 	if err != nil || !mine {
