@@ -21,8 +21,8 @@ import (
 // RequestCancellation notes the intent on the Job, and has it stopped. A Job whose
 // work has begun runs out of its time at once: its pod gets SIGTERM and its grace,
 // and the Job stays to be read. One whose work never began, or that is suspended, is
-// deleted, and the task settled once it is gone. What cannot be seen within a second
-// is left to the watching.
+// deleted, and a task that never ran settled once it is gone. What cannot be seen
+// within a second, or still has its pods' output to be heard, is left to the watching.
 func (e *Executor) RequestCancellation(ctx context.Context, task taskbridge.Task, reason string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -68,17 +68,13 @@ func (e *Executor) cancelJob(ctx context.Context, task taskbridge.Task, job *bat
 		job = marked
 	}
 	deleted, err := e.stopJobOf(ctx, job)
-	if err != nil || !deleted {
-		return err
+	if err != nil || !deleted || task.Attempt > 0 {
+		return err // who hears what its pods still say records the end
 	}
 	if vanished, err := e.awaitGone(ctx, job); err != nil || !vanished {
 		return err
 	}
-	message := "the Job was taken back before it ran"
-	if task.Attempt > 0 {
-		message = "the Job was taken back while it was suspended"
-	}
-	return e.settleCancelled(ctx, task, message)
+	return e.settleCancelled(ctx, task, "the Job was taken back before it ran")
 }
 
 func (e *Executor) settleCancelled(ctx context.Context, task taskbridge.Task, message string) error {

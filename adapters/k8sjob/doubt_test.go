@@ -243,3 +243,29 @@ func TestAContainerThatKeepsThePodAfterTheWorkIsToldAndNoEnd(t *testing.T) {
 		s.wantStream("STARTED warning COMPLETED")
 	})
 }
+
+func TestASuspendedTaskThatIsCancelledIsHeardToTheEnd(t *testing.T) {
+	play(t, func(s *scene) {
+		held := make(chan struct{})
+		s.says("p1", output{progress: 1, held: held})
+		e := s.watch(nil)
+		s.job(nil)
+		s.pod("p1", runs)
+		s.pod("p1", ends(143, ""))
+		s.job(func(job *batchv1.Job) { job.Spec.Suspend = new(true) })
+		_, _, err := s.bridge.Cancellation.CancelTask(s.t.Context(), owner, s.task.ID, "enough")
+		must(s.t, err)
+		must(s.t, e.RequestCancellation(s.t.Context(), s.row(), "enough"))
+		s.pass(time.Minute)
+		s.wantStream("STARTED p1:1")
+		if got, err := e.InspectTask(s.t.Context(), s.row()); err != nil || got.Knowledge != taskbridge.InspectionRunning {
+			s.t.Errorf("an inspection says %+v, %v", got, err)
+		}
+		close(held)
+		s.pass(time.Second)
+		s.wantStream("STARTED p1:1 CANCELLED")
+		if end := string(s.row().Terminal); end != `{"reason":"enough","message":"the Job was taken back before it ended"}` {
+			s.t.Errorf("the end is %s", end)
+		}
+	})
+}

@@ -120,9 +120,13 @@ func (t *term) deleted(ctx context.Context, tr *track, row taskbridge.Task, now 
 			t.forget(tr) // who submits it asks for it, and submits it again
 			return nil
 		default:
+			what := "the Job was deleted before it ended"
+			if tr.job.cancelled {
+				what = "the Job was taken back before it ended"
+			}
 			outcome = ofIntent(row, nil, failed(taskbridge.Failure{
 				Code: CodeDeleted, Retryable: true,
-				Message: withTail("the Job was deleted before it ended", tailOf(pod, output, t.limits(tr.job).TailLines)),
+				Message: withTail(what, tailOf(pod, output, t.limits(tr.job).TailLines)),
 			}))
 		}
 		if err := t.settle(ctx, tr, outcome); err != nil {
