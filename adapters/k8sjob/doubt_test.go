@@ -31,23 +31,29 @@ func TestTroubleThatOnlyTheCachesTellOfIsNoEnd(t *testing.T) {
 	for name, trouble := range map[string]func(*corev1.Pod){"image": waits("ErrImagePull"), "node": lost} {
 		t.Run(name, func(t *testing.T) {
 			play(t, func(s *scene) {
+				// Before anything is asked: the pretended cluster takes no reactors meanwhile.
+				var away atomic.Bool
+				var cut atomic.Pointer[corev1.Pod]
+				s.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+					if away.Load() {
+						return true, nil, errFault
+					}
+					pod := cut.Load()
+					if pod == nil {
+						return false, nil, nil
+					}
+					return true, &corev1.PodList{Items: []corev1.Pod{*pod}}, nil
+				})
 				s.watch(nil)
 				s.job(nil)
 				s.pod("p1", trouble)
 				// Their watch is cut, and they hear no more.
-				var away, cut atomic.Bool
 				pod, err := s.client.CoreV1().Pods("ns").Get(s.t.Context(), "p1", metav1.GetOptions{})
 				must(s.t, err)
 				pod = pod.DeepCopy()
 				runs(pod)
 				pod.Status.Conditions = nil
-				cut.Store(true)
-				s.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-					if away.Load() {
-						return true, nil, errFault
-					}
-					return cut.Load(), &corev1.PodList{Items: []corev1.Pod{*pod}}, nil
-				})
+				cut.Store(pod)
 				away.Store(true)
 				s.pass(20 * time.Minute)
 				away.Store(false)
@@ -55,7 +61,7 @@ func TestTroubleThatOnlyTheCachesTellOfIsNoEnd(t *testing.T) {
 				if row := s.row(); row.Status.Terminal() {
 					s.t.Errorf("the task ended %s", row.Terminal)
 				}
-				cut.Store(false)
+				cut.Store(nil)
 				s.pass(time.Minute)
 				if row := s.row(); !row.Status.Terminal() {
 					s.t.Errorf("the stream is %s", s.stream())
