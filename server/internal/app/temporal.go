@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"sync"
 
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
@@ -43,7 +45,8 @@ func newTemporal(o runtimeOptions) (taskbridge.TaskExecutor, error) {
 		}
 	}
 	if settings.APIKey != "" {
-		options.Credentials = client.NewAPIKeyStaticCredentials(settings.APIKey)
+		key := &temporalKey{settings: settings, logger: o.logger, last: settings.APIKey}
+		options.Credentials = client.NewAPIKeyDynamicCredentials(key.current)
 	}
 	// It connects when it is first used: the server starts with Temporal away.
 	c, err := client.NewLazyClient(options)
@@ -64,6 +67,36 @@ func newTemporal(o runtimeOptions) (taskbridge.TaskExecutor, error) {
 		return nil, err
 	}
 	return temporalRuntime{executor, c}, nil
+}
+
+// temporalKey is the key in a file that may be replaced. Safe for concurrent use.
+type temporalKey struct {
+	settings *config.Temporal
+	logger   *slog.Logger
+
+	mu     sync.Mutex
+	last   string // that was good
+	failed bool   // the file has none since
+}
+
+// current is the key to send with a request: the file's, or while it has none, as in
+// the middle of a change, the one before.
+func (k *temporalKey) current(context.Context) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, err := k.settings.ReadAPIKey()
+	if err != nil {
+		if !k.failed {
+			k.logger.Warn("apiKeyFile of Temporal has no key, its last key goes on", "file", k.settings.APIKeyFile, "error", err)
+		}
+		k.failed = true
+		return k.last, nil
+	}
+	if key != k.last || k.failed {
+		k.logger.Info("Temporal's key was read again", "file", k.settings.APIKeyFile, "changed", key != k.last)
+	}
+	k.last, k.failed = key, false
+	return key, nil
 }
 
 func temporalType(task *config.TemporalTask) temporaladapter.TypeOptions {

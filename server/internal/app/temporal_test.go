@@ -77,6 +77,7 @@ func startTemporal(t *testing.T) (c client.Client, address string) {
 // from whoever has a certificate that it trusts, and requests with the key.
 type gateway struct {
 	address         string
+	key             atomic.Pointer[string]
 	passed, refused atomic.Int64
 }
 
@@ -93,6 +94,7 @@ func newGateway(t *testing.T, backend, key string, certFile, keyFile string, tru
 		t.Fatal(err)
 	}
 	g := &gateway{address: listener.Addr().String()}
+	g.key.Store(&key)
 	plain := &http.Transport{Protocols: new(http.Protocols)}
 	plain.Protocols.SetUnencryptedHTTP2(true)
 	proxy := &httputil.ReverseProxy{
@@ -101,7 +103,7 @@ func newGateway(t *testing.T, backend, key string, certFile, keyFile string, tru
 	}
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Authorization") != "Bearer "+key || len(r.TLS.PeerCertificates) != 1 {
+			if r.Header.Get("Authorization") != "Bearer "+*g.key.Load() || len(r.TLS.PeerCertificates) != 1 {
 				g.refused.Add(1)
 				w.Header().Set("Content-Type", "application/grpc")
 				w.Header().Set("Grpc-Status", "16") // unauthenticated
@@ -206,4 +208,37 @@ func TestTemporalIsReachedOverMutualTLSWithAKey(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("with a key that is replaced", func(t *testing.T) {
+		rotated := filepath.Join(folder(), "key")
+		write := func(content string) {
+			if err := os.WriteFile(rotated, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("the-key")
+		file := filepath.Join(t.TempDir(), "taskbridge.yaml")
+		if err := os.WriteFile(file, fmt.Appendf(nil, "executors: {cloud: {kind: temporal, address: %q, caFile: %s, certFile: %s, keyFile: %s, apiKeyFile: %s}}\n"+
+			"tasks: {echo: {executor: cloud, taskQueue: queue}}\n", g.address, certFile, ownFile, ownKeyFile, rotated), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := startServer(t, load(t, "--store", "memory", "--demo=false", "--config", file), openStore)
+		key, log := "the-next-key", s.log
+		for i, content := range []string{"the-key", key + "\n", "", "a broken key\n"} { // the last two are none, and the one before goes on
+			if i == 1 {
+				g.key.Store(&key)
+			}
+			write(content)
+			task := s.create(fmt.Sprint("key", i), "echo", `{"n":1}`, http.StatusCreated)
+			if row := s.request("GET", "/api/v1/tasks/"+task, "", http.StatusOK); !strings.Contains(row, `"status":"COMPLETED"`) {
+				t.Errorf("with the content %q the task is %s", content, row)
+			}
+		}
+		if err := s.end(); err != nil {
+			t.Error(err)
+		}
+		if text := log.String(); strings.Contains(text, key) || strings.Contains(text, "broken key") || !strings.Contains(text, "its last key goes on") {
+			t.Errorf("the log is\n%s", text)
+		}
+	})
 }

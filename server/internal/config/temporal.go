@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -27,9 +29,10 @@ type Temporal struct {
 	CertFile   string `yaml:"certFile"`
 	KeyFile    string `yaml:"keyFile"`
 	ServerName string `yaml:"serverName"`
-	// APIKeyFile has the key that is sent along with each request; it turns TLS on.
+	// APIKeyFile has the key that is sent along with each request; it turns TLS on. It
+	// is read for each, so that the key can be another one while the server runs.
 	APIKeyFile string `yaml:"apiKeyFile"`
-	// APIKey is what the file holds.
+	// APIKey is what the file held when the configuration was read.
 	APIKey string `yaml:"-"`
 	// SweepInterval is the time between two looks at what has closed.
 	SweepInterval time.Duration `yaml:"sweepInterval"`
@@ -73,19 +76,30 @@ func readTemporal(m mapping) (any, error) {
 		return nil, m.errorf("certFile", "and keyFile belong together")
 	}
 	if t.APIKeyFile != "" {
-		content, err := os.ReadFile(t.APIKeyFile)
-		if err != nil {
-			return nil, m.errorf("apiKeyFile", "cannot be read: %w", err)
-		}
-		if t.APIKey = strings.TrimSpace(string(content)); t.APIKey == "" {
-			return nil, m.errorf("apiKeyFile", "names a file that is empty")
-		}
-		if strings.ContainsFunc(t.APIKey, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return nil, m.errorf("apiKeyFile", "names a file with more than a key: characters that no header may have")
+		var err error
+		if t.APIKey, err = t.ReadAPIKey(); err != nil {
+			return nil, m.errorf("apiKeyFile", "%w", err)
 		}
 	}
 	t.TLS = t.TLS || t.CAFile != "" || t.CertFile != "" || t.ServerName != "" || t.APIKey != ""
 	return t, nil
+}
+
+// ReadAPIKey reads APIKeyFile. Its errors go on from the setting's name, and have
+// nothing of the content.
+func (t *Temporal) ReadAPIKey() (string, error) {
+	content, err := os.ReadFile(t.APIKeyFile)
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
+	}
+	key := strings.TrimSpace(string(content))
+	switch {
+	case key == "":
+		return "", errors.New("names a file that is empty")
+	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", errors.New("names a file with more than a key: characters that no header may have")
+	}
+	return key, nil
 }
 
 func readTemporalTask(m mapping) (any, error) {
