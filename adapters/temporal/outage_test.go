@@ -81,7 +81,7 @@ func TestAnOutageThatIsLongerThanALocalActivityLosesNeitherStartNorEnd(t *testin
 func TestAnOutageThatIsLongerThanTheHeartbeatTimeoutUsesUpNoAttemptOfAnActivity(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{submission: &unwatched, types: map[string]TypeOptions{"alone": {
-		Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 2 * time.Second,
+		Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 5 * time.Second,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumAttempts: 3},
 	}}, change: func(o *Options) { o.FirstLook = time.Hour }})
 	lifecycle := &outage{TaskLifecycle: f.lifecycle}
@@ -103,7 +103,7 @@ func TestAnOutageThatIsLongerThanTheHeartbeatTimeoutUsesUpNoAttemptOfAnActivity(
 func TestAnOutageLeavesTheDetailsOfAnEarlierHeartbeatAsTheyAre(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{submission: &unwatched, types: map[string]TypeOptions{"careful": {
-		Activity: "careful", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 2 * time.Second,
+		Activity: "careful", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 5 * time.Second,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumAttempts: 3},
 	}}, change: func(o *Options) { o.FirstLook = time.Hour }})
 	lifecycle := &outage{TaskLifecycle: f.lifecycle}
@@ -168,7 +168,7 @@ func (h heldRun) Complete(ctx context.Context, completion taskbridge.Completion)
 func TestAnOutageAtItsEndDoesNotStartAnActivityAgain(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{submission: &unwatched, types: map[string]TypeOptions{"alone": {
-		Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 2 * time.Second,
+		Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 5 * time.Second,
 	}}, change: func(o *Options) { o.FirstLook = time.Hour }})
 	lifecycle := held{f.lifecycle, make(chan struct{})}
 	plugin, err := NewPlugin(PluginOptions{Lifecycle: lifecycle, Prefix: f.prefix, Logger: f.logger()})
@@ -182,7 +182,7 @@ func TestAnOutageAtItsEndDoesNotStartAnActivityAgain(t *testing.T) {
 		if description.Attempt > 1 {
 			t.Fatalf("Temporal is at attempt %d", description.Attempt)
 		}
-		return activityBegun(description) && description.LastHeartbeatTime.Sub(description.LastStartedTime) > 4*time.Second
+		return activityBegun(description) && description.LastHeartbeatTime.Sub(description.LastStartedTime) > 6*time.Second
 	})
 	close(lifecycle.let)
 	f.wantResult(task, `1`)

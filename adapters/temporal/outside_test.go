@@ -227,7 +227,7 @@ func TestWorkWhoseTaskEndedWithoutItIsStopped(t *testing.T) {
 	f := newFixture(t, fixtureOptions{
 		types: map[string]TypeOptions{
 			"ignore": {Cancel: Cancel{TerminateAfter: time.Millisecond}},
-			"alone":  {Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: time.Second, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1}},
+			"alone":  {Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 10 * time.Second, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1}},
 		},
 		change: onlySilence, submission: &unwatched,
 	})

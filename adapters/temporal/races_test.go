@@ -188,7 +188,7 @@ func TestAnEndThatTemporalListsLateIsFoundStill(t *testing.T) {
 func TestAnActivityThatStopsHeartbeatingIsTriedAgainAndTimesOut(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{submission: &unwatched, types: map[string]TypeOptions{"alone": {
-		Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: time.Second,
+		Activity: "alone", StartToCloseTimeout: time.Minute, HeartbeatTimeout: 5 * time.Second,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumAttempts: 2},
 	}}})
 	f.work()

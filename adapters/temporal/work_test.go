@@ -247,7 +247,7 @@ func talking(ctx context.Context) error {
 // mixed reports from its code and by the steps of activities, which are tried again
 // when their worker is gone.
 func mixed(ctx workflow.Context, in Input) (any, error) {
-	how := struct{ Rounds, Millis, Heartbeat int }{Heartbeat: 2}
+	how := struct{ Rounds, Millis, Heartbeat int }{Heartbeat: 5}
 	if err := json.Unmarshal(in.Input, &how); err != nil {
 		return nil, err
 	}
