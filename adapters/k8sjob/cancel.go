@@ -62,10 +62,14 @@ func (e *Executor) cancelJob(ctx context.Context, task taskbridge.Task, job *bat
 		if gone(err) {
 			return nil
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			job = marked
+		case mayNot(err): // the row has the intent, and what else there is to do may be allowed
+			e.Logger.Warn("a cancellation cannot be noted on its Job", "taskId", task.ID, "job", job.Name, "error", err)
+		default:
 			return fmt.Errorf("note the intent: %w", err)
 		}
-		job = marked
 	}
 	deleted, err := e.stopJobOf(ctx, job)
 	if err != nil || !deleted || task.Attempt > 0 {
@@ -99,6 +103,9 @@ func isAnother(err error) bool {
 	}
 	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
+
+// mayNot says that a role or a policy is in the way of a request, or will be for long.
+func mayNot(err error) bool { return apierrors.IsForbidden(err) || refused(err) || denied(err) }
 
 // gone says that a request was for a Job that is not there any more.
 func gone(err error) bool {
@@ -198,10 +205,10 @@ func (e *Executor) runOut(ctx context.Context, job *batchv1.Job) (deleted bool, 
 		return false, nil
 	case gone(err):
 		return true, nil
-	case !apierrors.IsInvalid(err):
+	case !mayNot(err):
 		return false, fmt.Errorf("end the Job's time: %w", err)
 	}
-	// A policy of the cluster has a say in deadlines. The pod gets its grace here, too.
+	// A role or a policy has a say in deadlines. The pod gets its grace here, too.
 	err = e.Client.BatchV1().Jobs(job.Namespace).Delete(ctx, job.Name, metav1.DeleteOptions{
 		Preconditions:     &metav1.Preconditions{UID: &job.UID},
 		PropagationPolicy: new(metav1.DeletePropagationForeground),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -189,7 +190,15 @@ func (e *Executor) hand(ctx context.Context, task taskbridge.Task, job *batchv1.
 // refused reports whether the API server says that the object itself is wrong, so
 // that repeating the request is no use.
 func refused(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
+	return (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)) && !denied(err)
+}
+
+// denied reports whether it is the cluster's policies that don't take the object, or
+// won't look at one that is not to be created. They say so under all kinds of codes,
+// which are a webhook's own, and may change.
+func denied(err error) bool {
+	message := apiMessage(err)
+	return strings.Contains(message, `admission webhook "`) || strings.Contains(message, "ValidatingAdmissionPolicy '")
 }
 
 // apiMessage is what the API server says.

@@ -138,12 +138,20 @@ var jobResource = schema.GroupResource{Group: "batch", Resource: "jobs"}
 func apiErrors() map[string]error {
 	name := "taskbridge-abc"
 	return map[string]error{
-		"invalid":          apierrors.NewInvalid(schema.GroupKind{Group: "batch", Kind: "Job"}, name, nil),
-		"bad request":      apierrors.NewBadRequest("strict decoding error"),
-		"too large":        apierrors.NewRequestEntityTooLargeError("limit is 3145728"),
-		"unauthorized":     apierrors.NewUnauthorized("no"),
-		"forbidden":        apierrors.NewForbidden(jobResource, name, errors.New("exceeded quota")),
-		"not found":        apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "default"),
+		"invalid":      apierrors.NewInvalid(schema.GroupKind{Group: "batch", Kind: "Job"}, name, nil),
+		"bad request":  apierrors.NewBadRequest("strict decoding error"),
+		"too large":    apierrors.NewRequestEntityTooLargeError("limit is 3145728"),
+		"unauthorized": apierrors.NewUnauthorized("no"),
+		"forbidden":    apierrors.NewForbidden(jobResource, name, errors.New("exceeded quota")),
+		"not found":    apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "default"),
+		"denied by a webhook": &apierrors.StatusError{ErrStatus: metav1.Status{
+			Code: http.StatusBadRequest, Message: `admission webhook "policy.example.com" denied the request: no root`,
+		}},
+		"not tried by a webhook": apierrors.NewBadRequest(`admission webhook "policy.example.com" does not support dry run`),
+		"denied by a policy": &apierrors.StatusError{ErrStatus: metav1.Status{
+			Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+			Message: `jobs.batch "` + name + `" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no root`,
+		}},
 		"conflict":         apierrors.NewConflict(jobResource, name, errors.New("no")),
 		"too many":         apierrors.NewTooManyRequests("slow down", 1),
 		"internal":         apierrors.NewInternalError(errors.New("etcd")),

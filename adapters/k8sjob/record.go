@@ -93,7 +93,7 @@ func (t *term) markRecorded(ctx context.Context, tr *track) error {
 	switch {
 	case err == nil, apierrors.IsNotFound(err), isAnother(err):
 		tr.recorded = true
-	case apierrors.IsForbidden(err), refused(err):
+	case mayNot(err):
 		// A role or a policy is in the way, of each Job that ends: that takes its time.
 		t.Logger.Error("a Job whose end is recorded may not be marked, and stays", "job", tr.key, "error", err)
 		tr.refused = now
