@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
@@ -272,6 +273,29 @@ func TestASuspendedTaskThatIsCancelledIsHeardToTheEnd(t *testing.T) {
 		s.wantStream("STARTED p1:1 CANCELLED")
 		if end := string(s.row().Terminal); end != `{"reason":"enough","message":"the Job was taken back before it ended"}` {
 			s.t.Errorf("the end is %s", end)
+		}
+	})
+}
+
+func TestAJobWhoseDeletionNobodySawEndsItsTask(t *testing.T) {
+	play(t, func(s *scene) {
+		e := s.watch(nil)
+		s.job(nil)
+		job, err := s.client.BatchV1().Jobs("ns").Get(s.t.Context(), jobName(defaultInstance, s.task.ID), metav1.GetOptions{})
+		must(s.t, err)
+		level := levelOfJob(job)
+		// The watch was cut, and the Job gone when the cache was filled again.
+		must(s.t, e.watcher.namespaces["ns"].jobs.GetIndexer().Delete(level))
+		e.watcher.removed(cache.DeletedFinalStateUnknown{Key: level.key(), Obj: level})
+		s.pass(time.Minute)
+		s.wantStream("") // the API server has it
+		must(s.t, s.client.Tracker().Delete(batchv1.SchemeGroupVersion.WithResource("jobs"), "ns", job.Name))
+		e.watcher.removed(cache.DeletedFinalStateUnknown{Key: level.key(), Obj: level})
+		e.watcher.removed(cache.DeletedFinalStateUnknown{Key: level.key()})
+		s.pass(time.Minute)
+		s.wantFailure(CodeDeleted)
+		if tracks := e.watcher.term().tracks; len(tracks) > 0 {
+			s.t.Errorf("it remembers %v", tracks)
 		}
 	})
 }
