@@ -32,7 +32,13 @@ type hearing struct {
 	// store, Unix nanoseconds.
 	at      atomic.Int64
 	ordinal atomic.Int64 // to which report
+	// failing is since when no report was recorded, 0: the last one was.
+	failing atomic.Int64
 }
+
+// maxHold is for how long reports that are not recorded hold up the end of a task: by
+// then it is not the store that is away, but a report that it does not take.
+const maxHold = time.Hour
 
 // reader is one reading of a pod's output, from its beginning.
 type reader struct {
@@ -174,7 +180,9 @@ func (t *term) await(ctx context.Context, tr *track, a *attempt, now, hard time.
 	t.Logger.Error("a pod's output was not read to its end in time; what it still says is lost",
 		"taskId", tr.job.taskID, "pod", a.pod.name, "error", a.reader.err)
 	err = t.notice(ctx, tr, noticeOutput, a.pod.created, taskbridge.LevelWarning, unreadOutput(a.pod))
-	a.over = err == nil
+	if a.over = err == nil; !a.over {
+		a.awaited = now // the store is away: what is said is heard again
+	}
 	return 0, err
 }
 
@@ -223,8 +231,15 @@ func (r *heardRun) Report(ctx context.Context, reports []taskbridge.Report) (tas
 		return taskbridge.Reported{}, ctx.Err()
 	}
 	reported, err := r.NumberedRun.Report(ctx, reports)
-	if err != nil && ctx.Err() == nil {
-		r.hold() // the store is away, or nothing more is recorded anyway
+	switch now := r.clock.Now(); {
+	case err == nil:
+		r.heard.failing.Store(0)
+	case errors.Is(ctx.Err(), context.Canceled):
+	default: // the store is away, or hangs, or nothing more is recorded anyway
+		r.heard.failing.CompareAndSwap(0, now.UnixNano())
+		if now.Sub(time.Unix(0, r.heard.failing.Load())) < maxHold {
+			r.hold()
+		}
 	}
 	if n := len(reports); err == nil && n > 0 && reports[n-1].Ordinal > r.heard.ordinal.Load() {
 		r.heard.ordinal.Store(reports[n-1].Ordinal)

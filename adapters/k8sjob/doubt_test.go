@@ -1,12 +1,14 @@
 package k8sjob
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -296,6 +298,38 @@ func TestAJobWhoseDeletionNobodySawEndsItsTask(t *testing.T) {
 		s.wantFailure(CodeDeleted)
 		if tracks := e.watcher.term().tracks; len(tracks) > 0 {
 			s.t.Errorf("it remembers %v", tracks)
+		}
+	})
+}
+
+// deaf records nothing: it hangs until it is given up.
+type deaf struct{ taskbridge.NumberedRun }
+
+func (deaf) Report(ctx context.Context, _ []taskbridge.Report) (taskbridge.Reported, error) {
+	<-ctx.Done()
+	return taskbridge.Reported{}, ctx.Err()
+}
+
+func TestAStoreThatHangsHoldsUpAnEndAndNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heard := &hearing{}
+		run := &heardRun{deaf{}, taskbridge.SystemClock{}, heard, false}
+		begin := time.Now()
+		for time.Since(begin) < 2*maxHold {
+			ctx, cancel := context.WithTimeout(t.Context(), reportTimeout)
+			if _, err := run.Report(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			cancel()
+		}
+		if held := time.Unix(0, heard.at.Load()).Sub(begin); held < maxHold || held > maxHold+2*reportTimeout {
+			t.Errorf("it holds up for %s", held)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		heard.failing.Store(0)
+		if _, err := run.Report(ctx, nil); !errors.Is(err, context.Canceled) || heard.failing.Load() != 0 {
+			t.Errorf("what was given up counts: %v", err)
 		}
 	})
 }

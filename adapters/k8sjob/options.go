@@ -57,8 +57,8 @@ type Options struct {
 	// OutputTimeout is for how long the end of a task waits for output of its pod of
 	// which nothing comes, since the node does not hand it out; default 2 min. (A
 	// quarter of it where the node says that it has none.) Then what was read is all,
-	// and a warning in the stream tells of it. While the API server or the store does
-	// not answer the time does not run.
+	// and a warning in the stream tells of it. While the API server or (for an hour) the
+	// store does not answer, the time does not run.
 	OutputTimeout time.Duration
 
 	Clock  taskbridge.Clock
