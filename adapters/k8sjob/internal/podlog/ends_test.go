@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	taskbridge "github.com/taskbridge/taskbridge/core"
 )
@@ -100,18 +103,28 @@ func TestHowTheLogEndedTellsWhetherItWasWholeWhenThePodIsGone(t *testing.T) {
 
 func TestItIsToldThatTheAPIServerIsAway(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, 1, nil)
-	n.away = true
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	told := 0
-	_, err := Follow(ctx, n.source(), Options{RetryFirst: time.Microsecond, Away: func() {
-		if told++; told == 3 {
-			cancel()
-		}
-	}}, func(Line) error { return nil })
-	if !errors.Is(err, context.Canceled) || told != 3 {
-		t.Errorf("told %d times, %v", told, err)
+	for name, away := range map[string]http.HandlerFunc{
+		"it fails": func(w http.ResponseWriter, _ *http.Request) {
+			refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
+		},
+		"a proxy does not find it": http.NotFound,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, 1, nil)
+			n.away = away
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			told := 0
+			_, err := Follow(ctx, n.source(), Options{RetryFirst: time.Microsecond, Away: func() {
+				if told++; told == 3 {
+					cancel()
+				}
+			}}, func(Line) error { return nil })
+			if !errors.Is(err, context.Canceled) || told != 3 {
+				t.Errorf("told %d times, %v", told, err)
+			}
+		})
 	}
 }
 

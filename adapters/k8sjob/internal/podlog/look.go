@@ -30,7 +30,7 @@ func (f *follower) look(ctx context.Context) state {
 	defer cancel()
 	pod, err := f.Client.CoreV1().Pods(f.Namespace).Get(ctx, f.Pod, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err):
+	case notThere(err):
 		return gone
 	case err != nil:
 		f.Logger.Debug("pod not found out about", "error", err)
@@ -59,4 +59,10 @@ func (f *follower) look(ctx context.Context) state {
 		return unborn
 	}
 	return going
+}
+
+// notThere says that the API server has no such object. A proxy that finds nothing
+// under an address is no answer of the API server's.
+func notThere(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }

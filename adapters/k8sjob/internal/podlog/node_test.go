@@ -59,8 +59,8 @@ type node struct {
 	// refused: the log of a container that has ended is not to be had.
 	refused bool
 	uid     types.UID
-	// away: the API server answers nothing.
-	away bool
+	// away, if there is one, answers in the API server's place.
+	away http.HandlerFunc
 
 	// burst is how many lines are written at once, at most.
 	burst int
@@ -112,8 +112,8 @@ func (n *node) source() Source {
 
 func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case n.away:
-		refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
+	case n.away != nil:
+		n.away(w, r)
 	case strings.HasSuffix(r.URL.Path, "/pods/p"):
 		n.servePod(w)
 	case strings.HasSuffix(r.URL.Path, "/pods/p/log"):
