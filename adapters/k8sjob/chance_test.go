@@ -219,24 +219,27 @@ func (c *chance) check() {
 	}
 }
 
+// takeChance plays what the seed decides.
+func takeChance(t *testing.T, seed uint64) {
+	play(t, func(s *scene) {
+		c := &chance{scene: s, rand: rand.New(rand.NewPCG(seed, 7))}
+		for range 1 + c.rand.IntN(2) {
+			c.watching = append(c.watching, c.watch(nil))
+		}
+		c.job(nil)
+		for range 5 + c.rand.IntN(25) {
+			c.step()
+		}
+		c.settle()
+		c.check()
+	})
+}
+
 func TestWhateverHappensATaskHasOneEndAndItsReportsInTheirOrder(t *testing.T) {
 	for seed := range uint64(chances) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			play(t, func(s *scene) {
-				c := &chance{scene: s, rand: rand.New(rand.NewPCG(seed, 7))}
-				for range 1 + c.rand.IntN(2) {
-					c.watching = append(c.watching, c.watch(nil))
-				}
-				c.job(nil)
-				for range 5 + c.rand.IntN(25) {
-					c.step()
-				}
-				c.settle()
-				c.check()
-			})
-		})
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { takeChance(t, seed) })
 	}
 }
 
-// chances is how many orders of things are tried; thousands were.
+// chances is how many orders of things are tried; "make soak" tries more.
 const chances = 40
