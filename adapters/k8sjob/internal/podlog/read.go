@@ -56,7 +56,7 @@ func (f *follower) read(ctx context.Context, follow bool) (got result) {
 	stream, err := f.Client.CoreV1().Pods(f.Namespace).GetLogs(f.Pod, opts).Stream(ctx)
 	if err != nil {
 		got.fault = fmt.Errorf("ask for the log: %w", err)
-		got.refused = apierrors.IsBadRequest(err) || notThere(err) || apierrors.IsForbidden(err)
+		got.refused = apierrors.IsBadRequest(err) || apierrors.IsNotFound(err) || apierrors.IsForbidden(err)
 		return got
 	}
 	source := &watched{Reader: stream, activity: make(chan struct{}, 1), clock: f.Clock}
