@@ -87,8 +87,31 @@ func (c *cluster) newClient() kubernetes.Interface {
 	return client
 }
 
-// closeConnections closes what a client keeps for later.
+// closed are the clients whose connections have been closed.
+var closed struct {
+	sync.Mutex
+	clients []kubernetes.Interface
+}
+
+// closeConnections closes what a client keeps for later. What is on the way just then
+// is kept: closeRemaining closes that.
 func closeConnections(client kubernetes.Interface) {
+	closed.Lock()
+	defer closed.Unlock()
+	closed.clients = append(closed.clients, client)
+	closeIdle(client)
+}
+
+// closeRemaining closes what clients whose connections were closed have kept since.
+func closeRemaining() {
+	closed.Lock()
+	defer closed.Unlock()
+	for _, client := range closed.clients {
+		closeIdle(client)
+	}
+}
+
+func closeIdle(client kubernetes.Interface) {
 	if r, ok := client.CoreV1().RESTClient().(*rest.RESTClient); ok && r.Client != nil {
 		utilnet.CloseIdleConnectionsFor(r.Client.Transport)
 	}

@@ -67,6 +67,7 @@ func leaveOut() error {
 // findLeaks waits for goroutines to end: connections take a moment.
 func findLeaks() error {
 	for deadline := time.Now().Add(20 * time.Second); ; {
+		closeRemaining()
 		if err := goleak.Find(); err == nil || time.Now().After(deadline) {
 			return err
 		}
